@@ -1,0 +1,13 @@
+//! What every room may know: ids, time, secrets, who is calling.
+//!
+//! Invariants: nothing here performs I/O, and nothing here knows a protocol or a policy.
+
+mod address;
+mod clock;
+mod principal;
+mod secret;
+
+pub use address::AddressRange;
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use principal::{Context, Digest, Principal};
+pub use secret::Secret;

@@ -1,0 +1,184 @@
+use std::fmt;
+use std::net::IpAddr;
+
+use sha2::{Digest as _, Sha256};
+
+/// Where an identity comes from; the audit field `context`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// A bearer token on the API routes.
+    Api,
+    /// A session of the CMS's manager.
+    Mgr,
+    /// No identity: authentication is off, or the call is local.
+    Cli,
+}
+
+impl Context {
+    /// The word used in audit lines.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Mgr => "mgr",
+            Self::Cli => "cli",
+        }
+    }
+}
+
+/// 128 bits that stand for a principal: equal digests mean equal principals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(pub [u8; 16]);
+
+impl Digest {
+    /// Hashes length-prefixed parts, so that no two lists of parts collide by concatenation.
+    #[must_use]
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash.finalize()[..16]);
+        Self(digest)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0 {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Who is calling, as far as we verified it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    context: Context,
+    subject: String,
+    issuer: String,
+    user_id: Option<u64>,
+    scopes: Vec<String>,
+    expires_at_s: Option<u64>,
+    identity: String,
+    digest: Digest,
+}
+
+impl Principal {
+    /// A verified bearer of an API token. `expires_at_s` is the token's `exp` in Unix seconds.
+    #[must_use]
+    pub fn api(
+        issuer: &str,
+        subject: &str,
+        user_id: Option<u64>,
+        scopes: Vec<String>,
+        expires_at_s: Option<u64>,
+    ) -> Self {
+        let (kind, id): (&[u8], String) = match user_id {
+            Some(id) => (b"api-user", id.to_string()),
+            None => (b"api-sub", subject.to_owned()),
+        };
+        Self {
+            context: Context::Api,
+            subject: subject.to_owned(),
+            issuer: issuer.to_owned(),
+            user_id,
+            scopes,
+            expires_at_s,
+            identity: format!("api:{id}"),
+            digest: Digest::of(&[issuer.as_bytes(), kind, id.as_bytes()]),
+        }
+    }
+
+    /// A caller without identity, told apart by address alone (`auth.mode = "none"`).
+    #[must_use]
+    pub fn anonymous(address: IpAddr) -> Self {
+        let id = address.to_canonical().to_string();
+        Self {
+            context: Context::Cli,
+            subject: String::new(),
+            issuer: String::new(),
+            user_id: None,
+            scopes: Vec::new(),
+            expires_at_s: None,
+            digest: Digest::of(&[b"", b"ip", id.as_bytes()]),
+            identity: format!("ip:{id}"),
+        }
+    }
+
+    /// Where the identity comes from.
+    #[must_use]
+    pub const fn context(&self) -> Context {
+        self.context
+    }
+
+    /// The token's `sub`; empty without a token.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The token's `iss`; empty when it has none.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The CMS's user, where the credential names one (audit field `actor_user_id`).
+    #[must_use]
+    pub const fn user_id(&self) -> Option<u64> {
+        self.user_id
+    }
+
+    /// The scopes that the credential carries, as written.
+    #[must_use]
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+
+    /// When the credential ends, in Unix seconds.
+    #[must_use]
+    pub const fn expires_at_s(&self) -> Option<u64> {
+        self.expires_at_s
+    }
+
+    /// `api:7`, `api:alice`, `ip:203.0.113.1`: the audit field `rate_limit_identity`.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// What stands for this principal in keys of limits and idempotency.
+    #[must_use]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn principals_that_only_look_alike_have_their_own_digests() {
+        let digests = [
+            Principal::api("", "7", None, vec![], None).digest(),
+            Principal::api("", "x", Some(7), vec![], None).digest(),
+            Principal::api("7", "", None, vec![], None).digest(),
+            Principal::anonymous(IpAddr::from([0, 0, 0, 7])).digest(),
+        ];
+        for (i, left) in digests.iter().enumerate() {
+            for right in &digests[i + 1..] {
+                assert_ne!(left, right);
+            }
+        }
+        assert_eq!(
+            Principal::api("i", "a", Some(1), vec![], None).digest(),
+            Principal::api("i", "b", Some(1), vec!["*".into()], Some(9)).digest(),
+            "user_id is the identity when it is there"
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! The decision: a [`Snapshot`] of the policy, the [`Facts`] of one request, and [`decide`], which is pure.
+//!
+//! Invariants: no I/O, no clock, no tokio. Unknown means deny. Denials are values ([`Denial`]), not errors. A
+//! [`Permit`] can only be made here, from a decision whose charges held; whoever forwards takes one by value.
+
+mod decide;
+mod facts;
+mod outcome;
+mod pattern;
+mod reason;
+mod redact;
+mod scope;
+mod snapshot;
+
+pub use decide::decide;
+pub use facts::{Body, Credential, Facts, HttpMethod, MediaType, ProtocolHeaders};
+pub use outcome::{Charge, Charges, Decision, Denial, LocalAnswer, Outcome, Permit, RateKey, Rule, RuleSite, Window};
+pub use pattern::{InvalidPattern, Pattern, PatternSet};
+pub use reason::{Reason, Wire};
+pub use redact::Redactor;
+pub use scope::ScopeMap;
+pub use snapshot::{
+    AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure, RateLimitPolicy, Routes,
+    SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy, TracePolicy,
+};

@@ -1,0 +1,203 @@
+use std::sync::Arc;
+
+use crate::base::Secret;
+use crate::policy::{PatternSet, RuleSite, ScopeMap};
+
+/// One valid policy, immutable. A request takes one and keeps it until its last byte.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Grows by one with every accepted load of this process, from 1.
+    pub revision: u64,
+    /// First 16 hex digits of the SHA-256 of the file's bytes.
+    pub digest: String,
+    /// Unix milliseconds.
+    pub loaded_at_ms: u64,
+    pub toolset_version: String,
+    pub routes: Routes,
+    pub auth: AuthPolicy,
+    pub rate_limit: RateLimitPolicy,
+    pub limits: LimitsPolicy,
+    pub stream: StreamPolicy,
+    pub security: SecurityPolicy,
+    pub logging: LoggingPolicy,
+    pub trace: TracePolicy,
+    pub domain: DomainPolicy,
+    pub compat: Compat,
+    /// Enabled servers with transport `web`, in file order. Overrides are resolved into each.
+    pub servers: Vec<Arc<Server>>,
+    /// The handle `unknown`, shared by keys and labels.
+    pub unknown_handle: Arc<str>,
+}
+
+impl Snapshot {
+    /// The enabled server of this handle (case-sensitive).
+    #[must_use]
+    pub fn server(&self, handle: &str) -> Option<&Arc<Server>> {
+        self.servers.iter().find(|server| &*server.handle == handle)
+    }
+}
+
+/// Where the reserved shapes are (`route.*`, `mode.*`, `enable`).
+#[derive(Clone, Debug)]
+pub struct Routes {
+    /// `enable` and `mode.api`: whether the API routes are served (they stay reserved either way).
+    pub api: bool,
+    /// `enable` and `mode.internal`: whether the manager routes are served (they stay reserved either way).
+    pub manager: bool,
+    /// `route.base`, without slashes; may be empty.
+    pub base: String,
+    /// `route.version`, one segment; may be empty.
+    pub version: String,
+    /// `route.api_prefix`, without slashes; may be empty.
+    pub api_prefix: String,
+    /// `route.manager_prefix`, without slashes.
+    pub manager_prefix: String,
+}
+
+/// `auth.mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    SapiJwt,
+    None,
+}
+
+/// `auth.*`.
+#[derive(Clone, Debug)]
+pub struct AuthPolicy {
+    pub mode: AuthMode,
+    pub require_scopes: bool,
+    pub require_exp: bool,
+    /// Where HS256 secrets come from, resolved at load; the first signs, all verify. Empty: 500 for any token.
+    pub secrets: Vec<Secret>,
+    /// Exact `iss`; empty means not checked.
+    pub issuer: String,
+    /// Exact `aud`; empty means not checked.
+    pub audience: String,
+    pub deny_sub: Vec<(String, RuleSite)>,
+    pub deny_jti: Vec<(String, RuleSite)>,
+    /// Failed authentications per address and minute before 429; 0 is off.
+    pub failures_per_minute: u32,
+    pub scope_map: ScopeMap,
+}
+
+/// `rate_limit.on_store_failure`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStoreFailure {
+    Local,
+    Deny,
+    Allow,
+}
+
+/// `rate_limit.*`.
+#[derive(Clone, Copy, Debug)]
+pub struct RateLimitPolicy {
+    pub enabled: bool,
+    /// Per server, method and caller; 0 is off. For unknown handles.
+    pub per_minute: u32,
+    /// Per caller over all servers and methods; 0 is off.
+    pub total_per_minute: u32,
+    pub on_store_failure: OnStoreFailure,
+    /// By how much the limit is divided in `Local`.
+    pub replicas: u32,
+}
+
+/// `limits.*`, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitsPolicy {
+    pub max_payload_bytes: usize,
+    pub max_result_bytes: usize,
+    pub max_result_items: u32,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub max_stream_bytes: u64,
+}
+
+/// `stream.*`.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamPolicy {
+    pub enabled: bool,
+    pub max_stream_seconds: u32,
+    pub heartbeat_seconds: u32,
+    pub abort_on_disconnect: bool,
+    /// Bound of one event, in bytes.
+    pub max_event_bytes: usize,
+}
+
+/// `security.*`.
+#[derive(Clone, Debug)]
+pub struct SecurityPolicy {
+    pub allow_servers: PatternSet,
+    pub deny_tools: PatternSet,
+    pub enable_write_tools: bool,
+    /// Where `enable_write_tools` stands.
+    pub write_tools_site: RuleSite,
+    /// Origins (scheme://host[:port], lower case) that may call MCP routes; a request without `Origin` passes.
+    pub allow_origins: Vec<String>,
+}
+
+/// `logging.*`.
+#[derive(Clone, Debug)]
+pub struct LoggingPolicy {
+    pub audit_enabled: bool,
+    pub redact_keys: Vec<String>,
+}
+
+/// `trace.*`.
+#[derive(Clone, Debug)]
+pub struct TracePolicy {
+    /// Lower case.
+    pub header: String,
+    pub generate_if_missing: bool,
+}
+
+/// `domain.*`.
+#[derive(Clone, Debug)]
+pub struct DomainPolicy {
+    pub content_max_depth: u32,
+    pub content_max_limit: u32,
+    pub content_max_offset: u32,
+    pub models_max_offset: u32,
+    /// Canonical short names.
+    pub models_allow: Vec<String>,
+}
+
+/// `compat.*`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compat {
+    /// The models that hold people and rights may be allowed (N4).
+    pub emcp_models: bool,
+    /// Tool validation failures become JSON-RPC -32602 (A1 of emcp.md 15).
+    pub validation_as_rpc_error: bool,
+}
+
+/// `servers[].kind`: what stands behind a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerKind {
+    /// Our executor's content server.
+    Content,
+    /// Any MCP server by URL (`kind = "mcp"`).
+    Foreign,
+}
+
+/// One `[[servers]]` entry, its overrides resolved against the globals.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Position among the snapshot's servers.
+    pub index: usize,
+    pub handle: Arc<str>,
+    pub kind: ServerKind,
+    /// Name of an entry of `[upstreams]` in sidecar.toml.
+    pub upstream: String,
+    /// What a call needs; the server's own map, or the global one.
+    pub scope_map: ScopeMap,
+    pub allow_tools: PatternSet,
+    pub allow_resources: PatternSet,
+    pub allow_prompts: PatternSet,
+    /// The server's own deny list; `security.deny_tools` counts as well.
+    pub deny_tools: PatternSet,
+    /// Resolved; 0 is off.
+    pub per_minute: u32,
+    pub limits: LimitsPolicy,
+    pub stream: StreamPolicy,
+    pub site: RuleSite,
+}

@@ -1,0 +1,20 @@
+//! MCP on the wire: the JSON-RPC envelope, methods and headers, SSE framing, error bodies.
+//!
+//! Pure: bytes in, values out. The one strict reading of a request lives here ([`parse`]), so that what policy
+//! judges is what an upstream acts on.
+
+mod answer;
+mod envelope;
+mod identity;
+mod method;
+mod parse;
+mod refusal;
+mod sse;
+
+pub use answer::{rpc_error, transport_error};
+pub use envelope::{Arguments, Envelope, Id, Params};
+pub use identity::{IDENTITY_HEADER, Identity, InvalidIdentity, SIGNATURE_HEADER, sign_identity, verify_identity};
+pub use method::{Method, MethodClass};
+pub use parse::parse;
+pub use refusal::{Refusal, Refused};
+pub use sse::{Event, EventScanner, EventTooLarge, HEARTBEAT};

@@ -1,0 +1,5 @@
+//! (to be written)
+
+pub mod settings;
+
+pub use settings::Settings;
