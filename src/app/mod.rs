@@ -1,1 +1,16 @@
-//! (to be written)
+//! The composition root: builds the services from configuration, swaps policy snapshots, shuts down in order.
+//!
+//! Services do not import each other; what one needs of another is a trait or a handle that is made here.
+
+mod control;
+mod executor;
+mod plan;
+mod policy;
+mod process;
+mod sidecar;
+mod signals;
+
+pub use executor::RunningExecutor;
+pub use plan::{Files, Plan};
+pub use policy::PolicyStore;
+pub use process::run;

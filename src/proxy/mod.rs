@@ -1,5 +1,30 @@
-//! (to be written)
+//! The proxy: Pingora glue around one decision.
+//!
+//! A request is routed by its canonical path ([`path`]). MCP routes are served here in full ([`call`]): credential,
+//! body, strict parse, decision, charges, permit, audit slot, upstream, answer. Everything else takes Pingora's own
+//! way to the CMS ([`gateway`]), which cannot reach an MCP upstream.
+//!
+//! Invariants: one policy snapshot per request; no upstream is called without a [`crate::policy::Permit`] and an
+//! audit slot; nothing is read from a caller whom the header alone refuses; what is forwarded are the bytes that
+//! were judged.
 
+pub mod access_log;
+mod body;
+mod budget;
+mod call;
+mod client_address;
+mod connection;
+mod gateway;
+mod headers;
+mod media;
+pub mod path;
+mod pool;
+mod pump;
+mod respond;
+mod server;
 pub mod settings;
+mod upstream;
 
+pub use gateway::{Gateway, Parts};
+pub use server::{Workers, listen};
 pub use settings::Settings;

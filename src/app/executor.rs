@@ -1,0 +1,45 @@
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config;
+use crate::executor::{Executor, Listener, serve};
+use crate::policy::Snapshot;
+use crate::store::Pool;
+
+/// The tool executor of this process.
+pub struct RunningExecutor {
+    pub executor: Arc<Executor>,
+    task: JoinHandle<std::io::Result<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl RunningExecutor {
+    /// Binds and serves.
+    ///
+    /// # Errors
+    /// When the place is taken or the database settings cannot be used.
+    pub async fn start(plan: &config::Executor, policy: Arc<ArcSwap<Snapshot>>) -> anyhow::Result<Self> {
+        let pool = Pool::open(&plan.database).context("database")?;
+        let executor = Arc::new(Executor::new(pool, policy, &plan.executor));
+        let listener = Listener::bind(&plan.executor.listen).await.context("cannot listen for the executor")?;
+        let (stop, mut stopped) = watch::channel(false);
+        let served = Arc::clone(&executor);
+        let task = tokio::spawn(serve(listener, served, async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }));
+        Ok(Self { executor, task, stop })
+    }
+
+    /// Stops accepting and waits for calls in progress, at most `limit`.
+    pub async fn stop(self, limit: std::time::Duration) {
+        self.stop.send_replace(true);
+        let abort = self.task.abort_handle();
+        if tokio::time::timeout(limit, self.task).await.is_err() {
+            abort.abort();
+        }
+    }
+}

@@ -1,0 +1,136 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::app::plan::Files;
+use crate::base::{Clock, Secret};
+use crate::config::{Overrides, Report, last_good, load_policy, loosened};
+use crate::policy::Snapshot;
+use crate::telemetry::{Metrics, event};
+
+/// The policy in force, and how it is replaced: validated whole, swapped at once, or not at all.
+pub struct PolicyStore {
+    files: Files,
+    overrides: Overrides,
+    extra_secrets: Vec<Secret>,
+    upstreams: Vec<String>,
+    data: PathBuf,
+    current: Arc<ArcSwap<Snapshot>>,
+    /// What the last refused load said; `None` after a good one.
+    problem: Mutex<Option<String>>,
+    /// One load at a time.
+    loading: Mutex<()>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What a policy is loaded from.
+pub struct PolicyInputs {
+    pub files: Files,
+    pub overrides: Overrides,
+    pub extra_secrets: Vec<Secret>,
+    /// Names of the configured upstreams, which servers may refer to.
+    pub upstreams: Vec<String>,
+    pub data: PathBuf,
+    /// Start from the last good policy when the file is bad.
+    pub last_good: bool,
+}
+
+impl PolicyStore {
+    /// Loads the first policy.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it (and, when asked for, with the last good one).
+    pub fn start(inputs: PolicyInputs, clock: Arc<dyn Clock>) -> Result<Self, Report> {
+        let PolicyInputs { files, overrides, extra_secrets, upstreams, data, last_good: fall_back } = inputs;
+        let load = |source: &_| load_policy(source, &overrides, 1, clock.now_ms(), &upstreams, &extra_secrets);
+        let first = files.policy_source(&data).and_then(|source| Ok((load(&source)?, source)));
+        let (snapshot, problem) = match first {
+            Ok((snapshot, source)) => {
+                keep(&data, &source.text);
+                (snapshot, None)
+            }
+            Err(report) if fall_back => {
+                let Some(source) = last_good::load(&data)? else { return Err(report) };
+                tracing::error!(problems = report.problems.len(), "policy refused, starting from the last good one");
+                (load(&source)?, Some(report.to_string()))
+            }
+            Err(report) => return Err(report),
+        };
+        Ok(Self {
+            current: Arc::new(ArcSwap::from_pointee(snapshot)),
+            problem: Mutex::new(problem),
+            loading: Mutex::new(()),
+            files,
+            overrides,
+            extra_secrets,
+            upstreams,
+            data,
+            clock,
+        })
+    }
+
+    /// The snapshot in force, for the services.
+    #[must_use]
+    pub const fn current(&self) -> &Arc<ArcSwap<Snapshot>> {
+        &self.current
+    }
+
+    /// The policy file that is watched; `None` when it is embedded.
+    #[must_use]
+    pub fn path(&self) -> Option<&std::path::Path> {
+        self.files.policy.as_deref()
+    }
+
+    /// What the last refused load said.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().clone()
+    }
+
+    /// Loads the policy anew.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the old one stays.
+    pub fn reload(&self, metrics: &Metrics) -> Result<String, String> {
+        let _one_at_a_time = self.loading.lock();
+        let old = self.current.load_full();
+        let now_ms = self.clock.now_ms();
+        let revision = old.revision + 1;
+        let loaded = self.files.policy_source(&self.data).and_then(|source| {
+            let snapshot =
+                load_policy(&source, &self.overrides, revision, now_ms, &self.upstreams, &self.extra_secrets)?;
+            Ok((snapshot, source))
+        });
+        match loaded {
+            Err(report) => {
+                let text = report.to_string();
+                event::policy_refused(metrics, old.revision, report.problems.len(), &text);
+                *self.problem.lock() = Some(text.clone());
+                Err(text)
+            }
+            Ok((snapshot, _)) if snapshot.digest == old.digest => {
+                *self.problem.lock() = None;
+                Ok(format!("unchanged: revision {}, digest {}", old.revision, old.digest))
+            }
+            Ok((snapshot, source)) => {
+                let looser = loosened(&old, &snapshot);
+                let handles: Vec<String> = snapshot.servers.iter().map(|server| server.handle.to_string()).collect();
+                let digest = snapshot.digest.clone();
+                metrics.set_servers(&handles);
+                self.current.store(Arc::new(snapshot));
+                event::policy_reloaded(metrics, revision, &digest, now_ms, &looser);
+                *self.problem.lock() = None;
+                keep(&self.data, &source.text);
+                Ok(format!("revision {revision}, digest {digest}"))
+            }
+        }
+    }
+}
+
+fn keep(data: &std::path::Path, text: &str) {
+    if let Err(error) = last_good::save(data, text) {
+        tracing::warn!(%error, "the last good policy could not be kept");
+    }
+}

@@ -1,0 +1,172 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::admin::{self, Control, ControlSocket};
+use crate::app::control::Panel;
+use crate::app::executor::RunningExecutor;
+use crate::app::plan::Plan;
+use crate::app::policy::{PolicyInputs, PolicyStore};
+use crate::app::sidecar::RunningSidecar;
+use crate::app::signals::{Asked, Signals};
+use crate::base::{Clock, SystemClock};
+use crate::config;
+use crate::policy::Snapshot;
+use crate::proxy::listen;
+use crate::telemetry::{LogHandle, Metrics, event};
+
+/// What is up, for whoever prints it.
+pub struct Up {
+    pub mcp: Vec<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    pub control: Option<PathBuf>,
+    pub policy: Arc<Snapshot>,
+}
+
+/// Runs what the plan names until a signal or `ctl drain` ends it. `announce` is called once all is up.
+///
+/// # Errors
+/// When something cannot start; nothing is left running then.
+pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up)) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut signals = Signals::take()?;
+    let upstreams = plan.sidecar.as_ref().map_or_else(Vec::new, |s| s.proxy.upstreams.keys().cloned().collect());
+    let inputs = PolicyInputs {
+        files: plan.files,
+        overrides: plan.overrides,
+        extra_secrets: plan.extra_secrets,
+        upstreams,
+        data: plan.data,
+        last_good: plan.last_good,
+    };
+    let policy = Arc::new(PolicyStore::start(inputs, Arc::clone(&clock)).map_err(|r| anyhow::anyhow!("{r}"))?);
+    let first = policy.current().load_full();
+    let handles: Vec<String> = first.servers.iter().map(|server| server.handle.to_string()).collect();
+    let metrics = Metrics::new(&handles)?;
+    metrics.policy(first.revision, &first.digest, first.loaded_at_ms);
+
+    let executor = match &plan.executor {
+        Some(settings) => Some(RunningExecutor::start(settings, Arc::clone(policy.current())).await?),
+        None => None,
+    };
+    let sidecar = match &plan.sidecar {
+        Some(settings) => Some(RunningSidecar::start(settings, &policy, &metrics, &clock).await?),
+        None => None,
+    };
+    let panel = Arc::new(Panel {
+        policy: Arc::clone(&policy),
+        metrics: Arc::clone(&metrics),
+        log,
+        gateway: sidecar.as_ref().map(|sidecar| Arc::clone(&sidecar.gateway)),
+        limits: sidecar.as_ref().map(|sidecar| Arc::clone(&sidecar.limits)),
+        verifier: sidecar.as_ref().map(|sidecar| Arc::clone(&sidecar.verifier)),
+        audit: sidecar.as_ref().map(|sidecar| sidecar.audit.clone()),
+        executor_problem: Arc::new(Mutex::new(None)),
+        stopping: AtomicBool::new(false),
+        stop: Notify::new(),
+        started_ms: clock.now_ms(),
+    });
+    let (ended, ending) = watch::channel(false);
+    let (admin_address, control_path) = doors(plan.sidecar.as_ref(), &panel, &ending)?;
+    let _watch = watch_policy(&panel)?;
+    if let Some(executor) = &executor {
+        tokio::spawn(observe(Arc::clone(&executor.executor), Arc::clone(&panel)));
+    }
+    announce(&Up {
+        mcp: sidecar.as_ref().map_or_else(Vec::new, |sidecar| sidecar.addresses.clone()),
+        admin: admin_address,
+        control: control_path,
+        policy: first,
+    });
+
+    serve(&mut signals, &panel, sidecar.as_ref()).await;
+    panel.stopping.store(true, Ordering::Relaxed);
+    let streams = 0;
+    event::draining(&metrics, streams);
+    if let Some(sidecar) = sidecar {
+        let impatient = async {
+            while signals.next().await != Asked::Stop {}
+        };
+        sidecar.stop(impatient).await;
+    }
+    if let Some(executor) = executor {
+        executor.stop(Duration::from_secs(2)).await;
+    }
+    ended.send_replace(true);
+    Ok(())
+}
+
+/// Waits for the end, doing what signals ask for meanwhile.
+async fn serve(signals: &mut Signals, panel: &Arc<Panel>, sidecar: Option<&RunningSidecar>) {
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => return,
+                Asked::Reload => {
+                    let panel = Arc::clone(panel);
+                    let _ = tokio::task::spawn_blocking(move || panel.reload()).await;
+                }
+                Asked::Reopen => {
+                    if let Some(sidecar) = sidecar {
+                        sidecar.audit.reopen();
+                        sidecar.access_log.reopen();
+                    }
+                }
+            },
+            () = panel.stop.notified() => return,
+        }
+    }
+}
+
+/// Opens the admin listener and the control socket.
+fn doors(
+    plan: Option<&config::Sidecar>,
+    panel: &Arc<Panel>,
+    ending: &watch::Receiver<bool>,
+) -> anyhow::Result<(Option<SocketAddr>, Option<PathBuf>)> {
+    let Some(plan) = plan else { return Ok((None, None)) };
+    let mut admin_address = None;
+    if let Some(address) = plan.admin.listen {
+        let listener = listen(address).with_context(|| format!("cannot listen on {address} (admin.listen)"))?;
+        admin_address = Some(listener.local_addr()?);
+        let control: Arc<dyn Control> = Arc::clone(panel) as _;
+        tokio::spawn(admin::serve(listener, plan.admin.hosts.clone(), control, until(ending.clone())));
+    }
+    if let Some(path) = &plan.admin.control {
+        let socket = ControlSocket::bind(path)
+            .with_context(|| format!("cannot open the control socket {} (control.socket)", path.display()))?;
+        let control: Arc<dyn Control> = Arc::clone(panel) as _;
+        tokio::spawn(admin::serve_control(socket, control, until(ending.clone())));
+    }
+    Ok((admin_address, plan.admin.control.clone()))
+}
+
+async fn until(mut ending: watch::Receiver<bool>) {
+    let _ = ending.wait_for(|ended| *ended).await;
+}
+
+fn watch_policy(panel: &Arc<Panel>) -> anyhow::Result<Option<config::Watch>> {
+    let Some(path) = panel.policy.path() else { return Ok(None) };
+    let watched = Arc::clone(panel);
+    let watch = config::watch(path, move || {
+        let _ = watched.reload();
+    })
+    .with_context(|| format!("cannot watch {}", path.display()))?;
+    Ok(Some(watch))
+}
+
+/// Asks the executor's database once a second, so that `/readyz` can answer at once.
+async fn observe(executor: Arc<crate::executor::Executor>, panel: Arc<Panel>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        let problem = executor.ready().await.err();
+        *panel.executor_problem.lock() = problem;
+    }
+}

@@ -1,0 +1,230 @@
+//! An accepted connection: counted while it lives, and with a total deadline on every request header.
+//!
+//! Pingora's timeouts are per read, so a client that dribbles a header one byte a second would never time out. This
+//! wrapper arms one timer with the first byte of a header (or with the connection itself) and fails the read when it
+//! fires; the gateway tells it when a header is complete and when a request is done.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::protocols::l4::stream::Stream as Transport;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use pingora::protocols::raw_connect::ProxyDigest;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// How many connections are open, in all and per address.
+#[derive(Debug)]
+pub struct Gate {
+    max: usize,
+    per_address: usize,
+    open: AtomicUsize,
+    addresses: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A place among the open connections, given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    gate: Arc<Gate>,
+    address: IpAddr,
+}
+
+impl Gate {
+    /// At most `max` connections, and `per_address` of one address.
+    #[must_use]
+    pub fn new(max: usize, per_address: usize) -> Arc<Self> {
+        Arc::new(Self { max, per_address, open: AtomicUsize::new(0), addresses: Mutex::default() })
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// A place for a connection from `address`, if there is one.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let mut addresses = self.addresses.lock();
+        let count = addresses.entry(address).or_insert(0);
+        if *count >= self.per_address {
+            drop(addresses);
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        *count += 1;
+        Some(Place { gate: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.gate.open.fetch_sub(1, Ordering::Relaxed);
+        let mut addresses = self.gate.addresses.lock();
+        if let Some(count) = addresses.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Connection {
+    transport: Transport,
+    header_timeout: Duration,
+    /// Whether bytes that arrive now belong to a header.
+    in_header: AtomicBool,
+    deadline: Option<Pin<Box<Sleep>>>,
+    _place: Place,
+}
+
+impl Connection {
+    /// Wraps an accepted stream; the first header's time runs from now.
+    #[must_use]
+    pub fn new(transport: Transport, header_timeout: Duration, place: Place) -> Self {
+        Self {
+            transport,
+            header_timeout,
+            in_header: AtomicBool::new(true),
+            deadline: Some(Box::pin(sleep(header_timeout))),
+            _place: place,
+        }
+    }
+
+    /// The header has been read: its deadline no longer applies.
+    pub fn header_done(&self) {
+        self.in_header.store(false, Ordering::Relaxed);
+    }
+
+    /// The request has been answered: the next byte starts a header.
+    pub fn request_done(&self) {
+        self.in_header.store(true, Ordering::Relaxed);
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let in_header = this.in_header.load(Ordering::Relaxed);
+        if !in_header {
+            this.deadline = None;
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
+        if in_header {
+            let arrived = buf.filled().len() > before;
+            if arrived && this.deadline.is_none() && !ends_header(buf.filled()) {
+                this.deadline = Some(Box::pin(sleep(this.header_timeout)));
+            }
+            if let Some(deadline) = &mut this.deadline
+                && deadline.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        polled
+    }
+}
+
+/// Whether a whole header lies in these bytes, the common case, in which no timer is needed.
+fn ends_header(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b"\r\n\r\n").is_some()
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.transport).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        Shutdown::shutdown(&mut self.transport).await;
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        self.transport.id()
+    }
+}
+
+impl Ssl for Connection {}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.transport.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.transport.get_proxy_digest()
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.transport.get_socket_digest()
+    }
+}
+
+impl Peek for Connection {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_in_all_and_per_address() {
+        let gate = Gate::new(3, 2);
+        let (one, two) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let first = gate.enter(one).expect("free");
+        let _second = gate.enter(one).expect("free");
+        assert!(gate.enter(one).is_none(), "per address");
+        let _third = gate.enter(two).expect("free");
+        assert!(gate.enter(two).is_none(), "in all");
+        drop(first);
+        assert!(gate.enter(two).is_some());
+    }
+}

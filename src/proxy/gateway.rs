@@ -1,0 +1,315 @@
+//! The Pingora glue: which requests are ours, which go to the CMS, and what is logged of both.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::connectors::{ConnectorOptions, TransportConnector};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::HttpPeer;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use tokio::sync::watch;
+
+use crate::audit::Audit;
+use crate::auth::Verifier;
+use crate::base::Clock;
+use crate::limits::{FailedAuth, Limits};
+use crate::origin;
+use crate::policy::{Denial, Reason, Rule, Snapshot};
+use crate::protocol::Id;
+use crate::proxy::access_log::{AccessLog, Entry};
+use crate::proxy::budget::Budget;
+use crate::proxy::client_address::{client_address, forwarded_headers};
+use crate::proxy::connection::{Connection, Gate};
+use crate::proxy::path::{Route, route};
+use crate::proxy::respond::{self, Marks};
+use crate::proxy::settings::Settings;
+use crate::proxy::upstream::Target;
+use crate::proxy::{call, headers};
+use crate::telemetry::Metrics;
+
+/// What the gateway is built from; the composition root owns each part.
+pub struct Parts {
+    pub settings: Settings,
+    pub policy: Arc<ArcSwap<Snapshot>>,
+    pub verifier: Arc<Verifier>,
+    pub limits: Arc<Limits>,
+    pub audit: Audit,
+    pub metrics: Arc<Metrics>,
+    pub access_log: AccessLog,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The proxy's one application: shared by all workers.
+pub struct Gateway {
+    pub(in crate::proxy) settings: Settings,
+    pub(in crate::proxy) policy: Arc<ArcSwap<Snapshot>>,
+    pub(in crate::proxy) verifier: Arc<Verifier>,
+    pub(in crate::proxy) limits: Arc<Limits>,
+    pub(in crate::proxy) failed_auth: FailedAuth,
+    pub(in crate::proxy) audit: Audit,
+    pub(in crate::proxy) metrics: Arc<Metrics>,
+    pub(in crate::proxy) clock: Arc<dyn Clock>,
+    pub(in crate::proxy) budget: Arc<Budget>,
+    pub(in crate::proxy) connector: TransportConnector,
+    pub(in crate::proxy) targets: std::collections::HashMap<String, Target>,
+    pub(in crate::proxy) streams_end: watch::Receiver<bool>,
+    access_log: AccessLog,
+    cms: Option<HttpPeer>,
+    gate: Arc<Gate>,
+    draining: AtomicBool,
+    in_flight: AtomicU64,
+}
+
+impl Gateway {
+    /// Builds the gateway; `streams_end` goes up when open streams must end for a shutdown.
+    ///
+    /// # Errors
+    /// When an upstream's or the CMS's address does not resolve.
+    pub fn new(parts: Parts, streams_end: watch::Receiver<bool>) -> std::io::Result<Self> {
+        let mut targets = std::collections::HashMap::new();
+        for (name, upstream) in &parts.settings.upstreams {
+            targets.insert(name.clone(), Target::new(name, upstream)?);
+        }
+        let cms = match &parts.settings.cms {
+            None => None,
+            Some(cms) => {
+                let address = std::net::ToSocketAddrs::to_socket_addrs(&(cms.host.as_str(), cms.port))?
+                    .next()
+                    .ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+                let mut peer = HttpPeer::new(address, false, String::new());
+                peer.options.connection_timeout = Some(parts.settings.timeouts.connect);
+                peer.options.read_timeout = Some(Duration::from_secs(300));
+                peer.options.idle_timeout = Some(Duration::from_secs(30));
+                Some(peer)
+            }
+        };
+        Ok(Self {
+            failed_auth: FailedAuth::new(),
+            budget: Budget::new(parts.settings.in_flight_bytes),
+            connector: TransportConnector::new(Some(ConnectorOptions::new(1))),
+            gate: Gate::new(parts.settings.max_connections, parts.settings.per_address),
+            draining: AtomicBool::new(false),
+            in_flight: AtomicU64::new(0),
+            policy: parts.policy,
+            verifier: parts.verifier,
+            limits: parts.limits,
+            audit: parts.audit,
+            metrics: parts.metrics,
+            access_log: parts.access_log,
+            clock: parts.clock,
+            settings: parts.settings,
+            targets,
+            streams_end,
+            cms,
+        })
+    }
+
+    /// Who may connect.
+    #[must_use]
+    pub const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// What the gateway was started with.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The metrics that it counts in.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// From now on new MCP requests are refused (`draining`) and connections are closed after their answer.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it drains.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Requests being served now.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of bodies held now.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> usize {
+        self.budget.used()
+    }
+}
+
+/// What is known of one request while it is served.
+pub struct RequestContext {
+    pub(in crate::proxy) started: Instant,
+    pub(in crate::proxy) client: IpAddr,
+    pub(in crate::proxy) peer: IpAddr,
+    is_mcp: bool,
+    counted: bool,
+}
+
+impl Gateway {
+    fn connection(session: &Session) -> Option<&Connection> {
+        session.as_downstream().stream()?.as_any().downcast_ref::<Connection>()
+    }
+
+    async fn refuse(&self, session: &mut Session, policy: &Snapshot, reason: Reason) {
+        let trace_id = headers::trace_id(&session.req_header().headers, &policy.trace);
+        let request_id = uuid::Uuid::new_v4().to_string();
+        let marks = Marks { trace_header: &policy.trace.header, trace_id: &trace_id, request_id: &request_id };
+        let denial = Denial::new(reason, Rule::Builtin("route"));
+        respond::deny(session, &denial, &Id::Absent, marks).await;
+    }
+}
+
+/// The gateway as Pingora takes it.
+pub struct Front(pub Arc<Gateway>);
+
+#[async_trait]
+impl ProxyHttp for Front {
+    type CTX = RequestContext;
+
+    fn new_ctx(&self) -> Self::CTX {
+        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
+        let nobody = IpAddr::from([0, 0, 0, 0]);
+        RequestContext { started: Instant::now(), client: nobody, peer: nobody, is_mcp: false, counted: true }
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
+        if let Some(connection) = Gateway::connection(session) {
+            connection.header_done();
+        }
+        if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
+            ctx.peer = address.ip().to_canonical();
+            ctx.client = client_address(ctx.peer, &session.req_header().headers, &self.0.settings.trusted_proxies);
+        }
+        let keepalive = if self.0.is_draining() { None } else { Some(self.0.settings.timeouts.keepalive.as_secs()) };
+        session.set_keepalive(keepalive);
+        session.as_downstream_mut().set_write_timeout(Some(self.0.settings.timeouts.write_stall));
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
+        // The one snapshot of this request: a reload never splits it.
+        let policy = self.0.policy.load_full();
+        let head = session.req_header();
+        if let Err(reason) = headers::check_request(head, &policy.limits) {
+            self.0.refuse(session, &policy, reason).await;
+            return Ok(true);
+        }
+        let target = String::from_utf8(head.raw_path().to_vec());
+        let target = target.as_deref().map_err(|_| Reason::BadRequest);
+        match target.and_then(|target| route(&policy.routes, target)) {
+            Ok(Route::Mcp { server }) => {
+                ctx.is_mcp = true;
+                call::serve(&self.0, session, ctx, &policy, &server).await;
+                Ok(true)
+            }
+            Ok(Route::Reserved) => {
+                self.0.refuse(session, &policy, Reason::RouteNotFound).await;
+                Ok(true)
+            }
+            Ok(Route::Cms) if self.0.cms.is_some() => {
+                headers::strip_for_cms(session.req_header_mut());
+                Ok(false)
+            }
+            Ok(Route::Cms) => {
+                let (header, body) = origin::no_origin_page(session.req_header().uri.path());
+                let head_only = session.req_header().method == http::Method::HEAD;
+                respond::write(session, header, if head_only { Bytes::new() } else { body }).await;
+                Ok(true)
+            }
+            Err(reason) => {
+                self.0.refuse(session, &policy, reason).await;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
+        self.0
+            .cms
+            .clone()
+            .map(Box::new)
+            .ok_or_else(|| pingora::Error::explain(pingora::ErrorType::ConnectNoRoute, "no CMS origin is configured"))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Self::CTX,
+    ) -> pingora::Result<()> {
+        forwarded_headers(request, session.req_header(), ctx.peer, ctx.client, false, &self.0.settings.trusted_proxies);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        _: &mut Self::CTX,
+    ) -> pingora::Result<()> {
+        let _ = response.remove_header("x-powered-by");
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &pingora::Error, _: &mut Self::CTX) -> FailToProxy {
+        use pingora::{ErrorSource, ErrorType};
+        let status = match (error.esource(), error.etype()) {
+            (ErrorSource::Downstream, ErrorType::ReadTimedout) => 408,
+            (ErrorSource::Downstream, ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError) => 0,
+            (ErrorSource::Downstream, _) => 400,
+            (_, ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout) => 504,
+            _ => 502,
+        };
+        if status != 0 && session.response_written().is_none() {
+            let (header, body) = origin::failure_page(status);
+            respond::write(session, header, body).await;
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Self::CTX, error: &pingora::Error) -> bool {
+        error.esource() == &pingora::ErrorSource::Downstream
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&pingora::Error>, ctx: &mut Self::CTX) {
+        if let Some(connection) = Gateway::connection(session) {
+            connection.request_done();
+        }
+        let status = session.response_written().map_or(0, |header| header.status.as_u16());
+        if !ctx.is_mcp {
+            self.0.metrics.cms_request(status);
+        }
+        if self.0.access_log.is_on() {
+            let request = session.req_header();
+            self.0.access_log.log(&Entry {
+                client: ctx.client,
+                time_ms: self.0.clock.now_ms(),
+                method: request.method.as_str(),
+                target: &String::from_utf8_lossy(request.raw_path()),
+                version: request.version,
+                status,
+                bytes: session.body_bytes_sent() as u64,
+                duration: ctx.started.elapsed(),
+                headers: &request.headers,
+            });
+        }
+        if std::mem::take(&mut ctx.counted) {
+            self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

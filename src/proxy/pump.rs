@@ -1,0 +1,263 @@
+//! Passing an SSE answer through: event by event, with heartbeats between events, a deadline, a byte cap, and an
+//! eye on the client.
+//!
+//! Nothing is written inside an event: the scanner cuts the upstream's bytes at blank lines, and heartbeats, the
+//! last error event and cuts happen only at such a cut.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora::proxy::Session;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use crate::policy::{Server, StreamPolicy};
+use crate::protocol::{EventScanner, HEARTBEAT, Id, rpc_error_event};
+use crate::proxy::upstream::Answer;
+use crate::telemetry::{StreamEnd, UpstreamFailure as Failure};
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The upstream ended it.
+    Complete,
+    /// `max_stream_seconds`.
+    Deadline,
+    /// The caller's token ended.
+    TokenExpired,
+    /// The client left.
+    ClientGone,
+    /// The client stopped reading.
+    Stalled,
+    /// `max_stream_mb`, or one event beyond its bound.
+    TooLarge,
+    /// The upstream broke off.
+    Upstream(Failure),
+    /// We are shutting down.
+    Draining,
+}
+
+impl End {
+    /// The audit field `detail`; `None` for an orderly end.
+    #[must_use]
+    pub const fn detail(self) -> Option<&'static str> {
+        match self {
+            Self::Complete => None,
+            Self::Deadline => Some("stream_deadline"),
+            Self::TokenExpired => Some("token_expired"),
+            Self::ClientGone => Some("client_gone"),
+            Self::Stalled => Some("client_stalled"),
+            Self::TooLarge => Some("stream_too_large"),
+            Self::Upstream(failure) => Some(failure.as_str()),
+            Self::Draining => Some("draining"),
+        }
+    }
+
+    /// The metric's label.
+    #[must_use]
+    pub const fn label(self) -> StreamEnd {
+        match self {
+            Self::Complete => StreamEnd::Complete,
+            Self::Deadline => StreamEnd::Deadline,
+            Self::TokenExpired => StreamEnd::TokenExpired,
+            Self::ClientGone => StreamEnd::ClientGone,
+            Self::Stalled => StreamEnd::Stalled,
+            Self::TooLarge => StreamEnd::TooLarge,
+            Self::Upstream(_) => StreamEnd::UpstreamFailed,
+            Self::Draining => StreamEnd::Draining,
+        }
+    }
+}
+
+/// What a stream cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary {
+    pub end: End,
+    pub bytes: u64,
+    pub heartbeats: u64,
+}
+
+/// When a stream has to end by itself.
+pub struct Bounds<'a> {
+    pub policy: StreamPolicy,
+    pub max_bytes: u64,
+    /// The end of the caller's token, if that comes first.
+    pub token_end: Option<Instant>,
+    pub write_stall: Duration,
+    /// Whom the last error event answers.
+    pub id: &'a Id<'a>,
+    /// Resolves when streams must end for a shutdown.
+    pub drained: tokio::sync::watch::Receiver<bool>,
+}
+
+impl<'a> Bounds<'a> {
+    /// The bounds that a server's policy sets.
+    #[must_use]
+    pub fn of(
+        server: &Server,
+        token_end: Option<Instant>,
+        write_stall: Duration,
+        id: &'a Id<'a>,
+        drained: tokio::sync::watch::Receiver<bool>,
+    ) -> Self {
+        Self { policy: server.stream, max_bytes: server.limits.max_stream_bytes, token_end, write_stall, id, drained }
+    }
+}
+
+/// Pumps until the end. The response header has been written; the body is ended here.
+pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>) -> Summary {
+    let heartbeat = Duration::from_secs(u64::from(bounds.policy.heartbeat_seconds));
+    let mut deadline = Instant::now() + Duration::from_secs(u64::from(bounds.policy.max_stream_seconds));
+    let mut at_deadline = End::Deadline;
+    if let Some(end) = bounds.token_end
+        && end < deadline
+    {
+        (deadline, at_deadline) = (end, End::TokenExpired);
+    }
+    let mut scanner = EventScanner::new(bounds.policy.max_event_bytes);
+    let mut out = Out { session, bytes: 0, deadline, stall: bounds.write_stall };
+    let mut drained = bounds.drained.clone();
+    let mut heartbeats = 0;
+
+    // The upstream is read by one future that lives as long as the pump, so that no select cancels half a read.
+    let (sender, mut chunks) = mpsc::channel::<Bytes>(1);
+    let reading = async move {
+        let mut answer = answer;
+        loop {
+            match answer.next().await {
+                Ok(Some(chunk)) => {
+                    if sender.send(chunk).await.is_err() {
+                        return Ok(None);
+                    }
+                }
+                Ok(None) => return Ok(Some(answer)),
+                Err(failure) => return Err(failure),
+            }
+        }
+    };
+    tokio::pin!(reading);
+    let mut finished: Option<Result<Option<Answer<'_>>, Failure>> = None;
+    let mut last_write = Instant::now();
+
+    let end = loop {
+        tokio::select! {
+            biased;
+            () = sleep_until(deadline) => break at_deadline,
+            () = raised(&mut drained) => break End::Draining,
+            gone = out.session.as_downstream_mut().read_body_or_idle(true) => match gone {
+                Ok(Some(_)) => {}
+                _ => break End::ClientGone,
+            },
+            chunk = chunks.recv() => match chunk {
+                None => match finished.take() {
+                    Some(Err(failure)) => break End::Upstream(failure),
+                    Some(Ok(answer)) => {
+                        // What is left is no whole event; SSE says that it is discarded by the reader.
+                        let tail = scanner.finish();
+                        if let Some(tail) = tail && let Err(end) = out.write(tail).await {
+                            break end;
+                        }
+                        if let Some(answer) = answer {
+                            answer.finish().await;
+                        }
+                        break End::Complete;
+                    }
+                    None => break End::Upstream(Failure::Closed),
+                },
+                Some(chunk) => {
+                    if scanner.push(chunk).is_err() {
+                        break End::TooLarge;
+                    }
+                    let mut ended = None;
+                    while let Some(event) = scanner.next_event() {
+                        if out.bytes + event.0.len() as u64 > bounds.max_bytes {
+                            ended = Some(End::TooLarge);
+                            break;
+                        }
+                        if let Err(end) = out.write(event.0).await {
+                            ended = Some(end);
+                            break;
+                        }
+                        last_write = Instant::now();
+                    }
+                    if let Some(end) = ended {
+                        break end;
+                    }
+                }
+            },
+            result = &mut reading, if finished.is_none() => finished = Some(result),
+            () = sleep_until(last_write + heartbeat) => {
+                if let Err(end) = out.write(Bytes::from_static(HEARTBEAT)).await {
+                    break end;
+                }
+                heartbeats += 1;
+                last_write = Instant::now();
+            }
+        }
+    };
+    let bytes = out.bytes;
+    conclude(session, end, &bounds).await;
+    if end == End::ClientGone && !bounds.policy.abort_on_disconnect && finished.is_none() {
+        // The work is to be finished though nobody listens: read on, within the deadline.
+        chunks.close();
+        let _ = timeout_at(deadline, async {
+            let mut reading = reading;
+            let _ = (&mut reading).await;
+        })
+        .await;
+    }
+    Summary { end, bytes, heartbeats }
+}
+
+/// Ends the body: with a last JSON-RPC error event where the client still listens.
+async fn conclude(session: &mut Session, end: End, bounds: &Bounds<'_>) {
+    let message = match end {
+        End::Complete => {
+            let _ = timeout(bounds.write_stall, session.write_response_body(None, true)).await;
+            return;
+        }
+        End::ClientGone | End::Stalled => {
+            session.set_keepalive(None);
+            return;
+        }
+        End::TokenExpired => ("The token has expired", "token_expired"),
+        End::Deadline => ("The stream reached its time limit", "stream_deadline"),
+        End::TooLarge => ("The stream is too large", "stream_too_large"),
+        End::Upstream(_) => ("The upstream failed", "upstream_failed"),
+        End::Draining => ("Shutting down", "draining"),
+    };
+    let event = Bytes::from(rpc_error_event(bounds.id, -32603, message.0, Some(message.1)));
+    session.set_keepalive(None);
+    let _ = timeout(bounds.write_stall.min(Duration::from_secs(1)), async {
+        session.write_response_body(Some(event), false).await?;
+        session.write_response_body(None, true).await
+    })
+    .await;
+}
+
+struct Out<'a> {
+    session: &'a mut Session,
+    bytes: u64,
+    deadline: Instant,
+    stall: Duration,
+}
+
+impl Out<'_> {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), End> {
+        let length = bytes.len() as u64;
+        let stalled_at = Instant::now() + self.stall;
+        match timeout_at(stalled_at.min(self.deadline), self.session.write_response_body(Some(bytes), false)).await {
+            Ok(Ok(())) => {
+                self.bytes += length;
+                Ok(())
+            }
+            Ok(Err(_)) => Err(End::ClientGone),
+            Err(_) => Err(End::Stalled),
+        }
+    }
+}
+
+/// Resolves when the flag is up.
+async fn raised(flag: &mut tokio::sync::watch::Receiver<bool>) {
+    let _ = flag.wait_for(|up| *up).await;
+}

@@ -1,0 +1,160 @@
+//! Listeners and workers: accepted connections are wrapped, counted, and handed to Pingora's HTTP machinery.
+//!
+//! The accept loop is ours, so that a busy port is an error at once, connections are bounded before anything is
+//! read, and a shutdown ends when its work is done. Each worker is one thread with a runtime of its own; upstream
+//! connections stay on the worker that opened them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use pingora::apps::ServerApp;
+use pingora::protocols::{GetSocketDigest, SocketDigest};
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+use tokio::sync::watch;
+
+use crate::proxy::connection::Connection;
+use crate::proxy::gateway::{Front, Gateway};
+use crate::proxy::pool;
+use crate::telemetry::ConnectionRefusal;
+
+/// Listens on an address, with address reuse, so that a restart does not wait.
+///
+/// # Errors
+/// When the address is taken, at once.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+/// What each worker serves.
+#[derive(Clone)]
+struct Service {
+    gateway: Arc<Gateway>,
+    proxy: Arc<HttpProxy<Front>>,
+}
+
+/// The running workers.
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    stop: watch::Sender<Phase>,
+}
+
+/// How far the shutdown has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    /// No new connections; open ones finish.
+    Closing,
+    /// Whatever is left is dropped.
+    Ended,
+}
+
+impl Workers {
+    /// Starts `threads` workers that share the listeners.
+    ///
+    /// # Errors
+    /// When a listener cannot be shared or a thread cannot start.
+    pub fn start(gateway: &Arc<Gateway>, listeners: &[TcpListener]) -> io::Result<Self> {
+        let threads = gateway.settings().threads.max(1);
+        let configuration = ServerConf { threads, ..ServerConf::default() };
+        let mut proxy = HttpProxy::new(Front(Arc::clone(gateway)), Arc::new(configuration));
+        proxy.handle_init_modules();
+        let proxy = Arc::new(proxy);
+        let (stop, phase) = watch::channel(Phase::Serving);
+        let mut handles = Vec::with_capacity(threads);
+        for index in 0..threads {
+            let listeners = listeners.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
+            let service = Service { gateway: Arc::clone(gateway), proxy: Arc::clone(&proxy) };
+            let phase = phase.clone();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let worker = std::thread::Builder::new().name(format!("proxy-{index}"));
+            handles.push(worker.spawn(move || runtime.block_on(work(service, listeners, phase)))?);
+        }
+        Ok(Self { threads: handles, stop })
+    }
+
+    /// Closes the listeners; open connections go on.
+    pub fn close(&self) {
+        self.stop.send_replace(Phase::Closing);
+    }
+
+    /// Ends whatever is left and waits for the workers.
+    pub fn join(self) {
+        self.stop.send_replace(Phase::Ended);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn work(service: Service, listeners: Vec<TcpListener>, mut phase: watch::Receiver<Phase>) {
+    let (closing, closing_watch) = watch::channel(false);
+    let mut accepting = Vec::new();
+    for listener in listeners {
+        let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { continue };
+        accepting.push(tokio::spawn(accept(service.clone(), listener, closing_watch.clone())));
+    }
+    let mut sweep = tokio::time::interval(Duration::from_secs(10));
+    loop {
+        tokio::select! {
+            _ = sweep.tick() => pool::sweep(),
+            changed = phase.changed() => {
+                let now = *phase.borrow_and_update();
+                if now >= Phase::Closing {
+                    closing.send_replace(true);
+                    for task in accepting.drain(..) {
+                        task.abort();
+                    }
+                }
+                if now == Phase::Ended || changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn accept(service: Service, listener: tokio::net::TcpListener, closing: watch::Receiver<bool>) {
+    let gateway = &service.gateway;
+    let header_timeout = gateway.settings().timeouts.header;
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(_) => {
+                // Out of descriptors, as a rule: what is open must end before more can come.
+                gateway.metrics().connection_refused(ConnectionRefusal::Error);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let Some(place) = gateway.gate().enter(address.ip().to_canonical()) else {
+            gateway.metrics().connection_refused(ConnectionRefusal::Limit);
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+        let _ = digest.peer_addr.set(Some(address.into()));
+        let mut transport = pingora::protocols::l4::stream::Stream::from(stream);
+        transport.set_socket_digest(digest);
+        let connection = Connection::new(transport, header_timeout, place);
+        let (service, closing) = (service.clone(), closing.clone());
+        tokio::spawn(async move {
+            service.gateway.metrics().connection_opened();
+            let mut next: Option<pingora::protocols::Stream> = Some(Box::new(connection));
+            while let Some(stream) = next.take() {
+                next = service.proxy.process_new(stream, &closing).await;
+            }
+            service.gateway.metrics().connection_closed();
+        });
+    }
+}
