@@ -1,5 +1,8 @@
 //! (to be written)
 
+pub mod client_address;
+pub mod media;
+pub mod path;
 pub mod settings;
 
 pub use settings::Settings;
