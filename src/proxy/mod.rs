@@ -1,6 +1,7 @@
 //! (to be written)
 
 pub mod client_address;
+pub mod headers;
 pub mod media;
 pub mod path;
 pub mod settings;
