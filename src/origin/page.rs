@@ -13,7 +13,11 @@ impl Page {
     #[must_use]
     pub fn without_cms(path: &str) -> Self {
         if path == "/" {
-            return Self { status: 200, title: "It works", text: "mcp-sidecar is running. No site is configured here." };
+            return Self {
+                status: 200,
+                title: "It works",
+                text: "mcp-sidecar is running. No site is configured here.",
+            };
         }
         Self { status: 404, title: "Not found", text: "There is no page at this address." }
     }

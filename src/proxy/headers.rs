@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::Version;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::policy::{LimitsPolicy, Reason, TracePolicy};
 
@@ -209,7 +209,8 @@ mod tests {
         };
         let bad = Err(Reason::BadRequest);
         let large = Err(Reason::HeadersTooLarge);
-        let long: &'static str = "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
+        let long: &'static str =
+            "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
         let cases: [(&[(&'static str, &'static str)], Result<(), Reason>); 13] = [
             (&[("host", "a")], Ok(())),
             (&[], bad),
@@ -277,7 +278,8 @@ mod tests {
         let mut headers = map(&lines);
         remove_hop_by_hop(&mut headers, true);
         assert_eq!(headers["connection"], "upgrade");
-        let mut cms = map(&[("x_a", "1"), ("proxy", "1"), ("x-rewrite-url", "/"), ("x-mcp-sidecar-x", "1"), ("a", "1")]);
+        let mut cms =
+            map(&[("x_a", "1"), ("proxy", "1"), ("x-rewrite-url", "/"), ("x-mcp-sidecar-x", "1"), ("a", "1")]);
         strip_for_cms(&mut cms);
         assert_eq!(cms, map(&[("a", "1")]));
         let passed = mcp_response_headers(&map(&[("set-cookie", "a"), ("location", "/"), ("retry-after", "1")]));

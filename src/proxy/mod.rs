@@ -1,5 +1,6 @@
 //! (to be written)
 
+pub mod access_log;
 pub mod client_address;
 pub mod headers;
 pub mod media;
