@@ -202,8 +202,8 @@ fn write_lines(
                 Err(error) => tracing::warn!(%error, "the access log cannot be reopened"),
             }
         }
-        let batch = std::iter::once(first).chain(lines.try_iter().take(256));
-        let written = batch.map(|line| writeln!(output, "{line}")).collect::<io::Result<()>>();
+        let mut batch = std::iter::once(first).chain(lines.try_iter().take(256));
+        let written = batch.try_for_each(|line| writeln!(output, "{line}"));
         if let Err(error) = written.and_then(|()| output.flush()) {
             tracing::warn!(%error, "the access log cannot be written");
         }

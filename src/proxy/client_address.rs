@@ -90,6 +90,8 @@ pub fn forwarded_headers(headers: &mut HeaderMap, peer: IpAddr, client: IpAddr, 
 mod tests {
     use super::*;
 
+    type Lines = &'static [(&'static str, &'static str)];
+
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
     }
@@ -100,7 +102,7 @@ mod tests {
 
     #[test]
     fn only_trusted_proxies_are_believed() {
-        let cases: [(&str, &[(&'static str, &'static str)], &str); 15] = [
+        let cases: [(&str, Lines, &str); 15] = [
             ("198.51.100.1", &[("x-forwarded-for", "203.0.113.9")], "198.51.100.1"),
             ("10.0.0.1", &[], "10.0.0.1"),
             ("10.0.0.1", &[("x-forwarded-for", "203.0.113.9")], "203.0.113.9"),

@@ -183,6 +183,8 @@ pub fn trace_id(headers: &HeaderMap, policy: &TracePolicy) -> String {
 mod tests {
     use super::*;
 
+    type Lines = &'static [(&'static str, &'static str)];
+
     fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         lines.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).fold(
             HeaderMap::new(),
@@ -209,9 +211,9 @@ mod tests {
         };
         let bad = Err(Reason::BadRequest);
         let large = Err(Reason::HeadersTooLarge);
-        let long: &'static str =
+        const LONG: &str =
             "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
-        let cases: [(&[(&'static str, &'static str)], Result<(), Reason>); 13] = [
+        let cases: [(Lines, Result<(), Reason>); 13] = [
             (&[("host", "a")], Ok(())),
             (&[], bad),
             (&[("host", "a"), ("host", "a")], bad),
@@ -224,19 +226,19 @@ mod tests {
             (&[("host", "a"), ("content-length", "+1")], bad),
             (&[("host", "a"), ("content-length", "10")], Ok(())),
             (&[("host", "a"), ("a", "a"), ("b", "a"), ("c", "a"), ("d", "a")], large),
-            (&[("host", "a"), ("x", long)], Ok(())),
+            (&[("host", "a"), ("x", LONG)], Ok(())),
         ];
         for (lines, expected) in cases {
             assert_eq!(check_request(&map(lines), Version::HTTP_11, &limits, &trace()), expected, "{lines:?}");
         }
-        let heavy = map(&[("host", "a"), ("x", long), ("y", "more than is left")]);
+        let heavy = map(&[("host", "a"), ("x", LONG), ("y", "more than is left")]);
         assert_eq!(check_request(&heavy, Version::HTTP_11, &limits, &trace()), large);
     }
 
     #[test]
     fn mcp_routes_know_their_origins() {
         let origins = ["https://a.test".to_owned(), "null".to_owned()];
-        let cases: [(&[(&'static str, &'static str)], Result<(), Reason>); 8] = [
+        let cases: [(Lines, Result<(), Reason>); 8] = [
             (&[], Ok(())),
             (&[("origin", "https://A.test")], Ok(())),
             (&[("origin", "https://a.test:8443")], Err(Reason::ForeignOrigin)),
