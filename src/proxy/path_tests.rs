@@ -1,0 +1,224 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn routes() -> Routes {
+    with("api", "v1", "mcp")
+}
+
+fn with(base: &str, version: &str, api_prefix: &str) -> Routes {
+    Routes {
+        api: true,
+        manager: true,
+        base: base.into(),
+        version: version.into(),
+        api_prefix: api_prefix.into(),
+        manager_prefix: "emcp".into(),
+    }
+}
+
+const RESERVED: [&str; 10] = [
+    "/api/v1/mcp/content",
+    "/api/v1/mcp/content/dispatch",
+    "/api/v2/mcp/content",
+    "/api/mcp/content",
+    "/api/v1/mcp",
+    "/api/v1/token",
+    "/api/v9/token",
+    "/emcp",
+    "/emcp/content",
+    "/emcp/content/dispatch",
+];
+
+type Transformation = (&'static str, fn(&str) -> String);
+
+fn each_byte(path: &str, spell: impl Fn(u8) -> String) -> String {
+    format!("/{}", path[1..].bytes().map(spell).collect::<String>())
+}
+
+const TRANSFORMATIONS: [Transformation; 36] = [
+    ("trailing slash", |p| format!("{p}/")),
+    ("trailing slashes", |p| format!("{p}///")),
+    ("leading slashes", |p| format!("/{p}")),
+    ("leading authority", |p| format!("//host{p}")),
+    ("doubled slashes", |p| p.replace('/', "//")),
+    ("dot segments", |p| p.replace('/', "/./")),
+    ("encoded dot segments", |p| p.replace('/', "/%2e/")),
+    ("up and down", |p| format!("/x/..{p}")),
+    ("up and down, encoded", |p| format!("/x/%2e%2E{p}")),
+    ("up and down, double-encoded", |p| format!("/x/%252e%252e{p}")),
+    ("above the root", |p| format!("/../..{p}")),
+    ("left again", |p| format!("{p}/../../../x")),
+    ("index.php", |p| format!("/index.php{p}")),
+    ("INDEX.PHP", |p| format!("/INDEX.PHP{p}")),
+    ("nested index.php", |p| format!("/index.php/index.php{p}")),
+    ("deep index.php", |p| format!("/manager/index.php{p}")),
+    ("encoded index.php", |p| format!("/index%2ephp{p}")),
+    ("multiviews", |p| format!("/index{p}")),
+    ("other script", |p| format!("/x.php5{p}")),
+    ("q", |p| format!("/index.php?q={}", &p[1..])),
+    ("q with slash", |p| format!("/?q={p}")),
+    ("Q", |p| format!("/?a=b&Q={p}")),
+    ("q encoded", |p| format!("/x?%71={}", p.replace('/', "%2f"))),
+    ("q array", |p| format!("/x?q[]={p}")),
+    ("q doubly encoded", |p| format!("/x?a&q={}", p.replace('/', "%252f"))),
+    ("upper case", |p| p.to_uppercase()),
+    ("all encoded", |p| each_byte(p, |b| format!("%{b:02x}"))),
+    ("all doubly encoded", |p| each_byte(p, |b| format!("%25{b:02X}"))),
+    ("all trebly encoded", |p| each_byte(p, |b| format!("%2525{b:02X}"))),
+    ("encoded slashes", |p| format!("/{}", p[1..].replace('/', "%2F"))),
+    ("backslashes", |p| p.replace('/', "\\").replacen('\\', "/", 1)),
+    ("encoded backslashes", |p| format!("/{}", p[1..].replace('/', "%5c"))),
+    ("path parameters", |p| p.replace('/', ";a=b/")[4..].to_owned()),
+    ("path parameter at the end", |p| format!("{p};x")),
+    ("blanks", |p| format!("{}%20", p.replace('/', "/%20"))),
+    ("absolute", |p| format!("HTTP://host:80{p}")),
+];
+
+#[test]
+fn the_exact_spelling_is_served() {
+    let cases = [
+        ("/api/v1/mcp/content", "content"),
+        ("/api/v1/mcp/content?x=1", "content"),
+        ("/api/v1/mcp/Content", "Content"),
+        ("/api/v1/mcp/a.b:c-d_e", "a.b:c-d_e"),
+    ];
+    for (target, server) in cases {
+        assert_eq!(route(&routes(), target), Ok(Route::Mcp { server: server.into() }), "{target}");
+    }
+}
+
+#[test]
+fn switched_off_routes_stay_reserved() {
+    let off = Routes { api: false, manager: false, ..routes() };
+    for target in RESERVED {
+        assert_eq!(route(&off, target), Ok(Route::Reserved), "{target}");
+    }
+}
+
+#[test]
+fn empty_parts_of_the_route_are_left_out() {
+    let cases = [
+        (with("", "v1", "mcp"), "/v1/mcp/content", Some("content")),
+        (with("api", "", "mcp"), "/api/mcp/content", Some("content")),
+        (with("api", "v1", ""), "/api/v1/content", Some("content")),
+        (with("", "", "mcp"), "/mcp/content", Some("content")),
+        (with("a/b", "v1", "m/n"), "/a/b/v1/m/n/content", Some("content")),
+        (with("api", "v1", ""), "/api/v1/token", None),
+        (with("", "", ""), "/emcp", None),
+        (with("api", "v1", ""), "/api/v7/other/deep", None),
+        (with("", "v1", ""), "/v2/content", None),
+        (with("a/b", "v1", "m/n"), "/a/b/v2/m%2fn/content", None),
+    ];
+    for (routes, target, server) in cases {
+        let expected = server.map_or(Route::Reserved, |server| Route::Mcp { server: server.into() });
+        assert_eq!(route(&routes, target), Ok(expected), "{target}");
+    }
+    assert_eq!(route(&with("", "v1", ""), "/about"), Ok(Route::Cms));
+}
+
+#[test]
+fn no_spelling_of_a_reserved_shape_reaches_the_cms() {
+    let routes = routes();
+    let mut spellings = 0;
+    for path in RESERVED {
+        for (name, transform) in TRANSFORMATIONS {
+            let spelling = transform(path);
+            assert_eq!(route(&routes, &spelling), Ok(Route::Reserved), "{name}: {spelling}");
+            spellings += 1;
+        }
+    }
+    assert!(spellings >= 200);
+    for target in ["/api/v1/%6dcp/x", "/api/v1/m%ffcp/x", "/api/v1/mcp/%2e%2e/x", "/api/v1/mcp/", "/api/v1/mcp./x"] {
+        assert_eq!(route(&routes, target), Ok(Route::Reserved), "{target}");
+    }
+}
+
+#[test]
+fn the_cms_keeps_its_own_paths() {
+    let targets = [
+        "/",
+        "/api",
+        "/api/v1",
+        "/api/v1/users",
+        "/about.html",
+        "/manager/",
+        "/emcphasis",
+        "/index.php",
+        "/index.php/shop/1",
+        "/?q=about",
+        "/search?q=mcp+token&page=2",
+        "/%D0%BE%20%D0%BD%D0%B0%D1%81",
+        "/100%",
+        "/a%20b/c",
+        "http://host/about",
+        "http://host",
+        "http://host?x=1",
+        "/x?next=/api/v1/mcp/content",
+    ];
+    for target in targets {
+        assert_eq!(route(&routes(), target), Ok(Route::Cms), "{target}");
+    }
+}
+
+#[test]
+fn malformed_targets_are_refused() {
+    let targets = [
+        "",
+        "*",
+        "host:443",
+        "ftp://host/x",
+        "http://",
+        "http:///x",
+        "/x#y",
+        "/x%00",
+        "/x%2500",
+        "/x%0d%0ay",
+        "/x\ny",
+        "/api/v1%c0%afmcp/x",
+        "/%e0%80%afx",
+        "/%f0%80%80%af",
+        "/api/v1/mcp/x?#",
+    ];
+    for target in targets {
+        assert_eq!(route(&routes(), target), Err(Reason::BadRequest), "{target:?}");
+    }
+    assert_eq!(route(&routes(), &format!("/{}", "x".repeat(MAX_TARGET_BYTES))), Err(Reason::UriTooLong));
+    let nested = format!("/%{}41", "25".repeat(12));
+    assert_eq!(route(&routes(), &nested), Ok(Route::Reserved));
+}
+
+proptest! {
+    #[test]
+    fn transformations_stack(
+        path in prop::sample::select(&RESERVED[..]),
+        encoded in prop::collection::vec(0_u8..4, 64),
+        slashes in prop::collection::vec(0_usize..5, 12),
+        prefix in prop::sample::select(vec!["", "/index.php", "/x/..", "/.", "/Index.php/a/..", "//h", "/x.php/index.php"]),
+    ) {
+        let mut letters = encoded.iter().cycle();
+        let mut slashes = slashes.iter().cycle();
+        let mut spelling = prefix.to_owned();
+        for byte in path.bytes() {
+            if byte == b'/' {
+                let spellings = ["/", "//", "/./", "/%2e//", ";v=1/"];
+                let slash = spellings[*slashes.next().expect("cycles")];
+                spelling.push_str(if spelling.is_empty() { "/" } else { slash });
+                continue;
+            }
+            match letters.next().expect("cycles") {
+                0 => spelling.push(char::from(byte)),
+                1 => spelling.push_str(&format!("%{byte:02x}")),
+                2 => spelling.push_str(&format!("%25{byte:02X}")),
+                _ => spelling.push(char::from(byte.to_ascii_uppercase())),
+            }
+        }
+        prop_assert_ne!(route(&routes(), &spelling), Ok(Route::Cms), "{}", spelling);
+    }
+
+    #[test]
+    fn no_target_panics(target in "\\PC{0,80}", path in "[/%.;a-z0-9\\\\?=&q]{0,60}") {
+        let _ = route(&routes(), &target);
+        let _ = route(&routes(), &format!("/{path}"));
+    }
+}
