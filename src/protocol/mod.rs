@@ -11,7 +11,7 @@ mod parse;
 mod refusal;
 mod sse;
 
-pub use answer::{rpc_error, transport_error};
+pub use answer::{rpc_error, rpc_error_event, transport_error};
 pub use envelope::{Arguments, Envelope, Id, Params};
 pub use identity::{IDENTITY_HEADER, Identity, InvalidIdentity, SIGNATURE_HEADER, sign_identity, verify_identity};
 pub use method::{Method, MethodClass};
