@@ -2,6 +2,11 @@
 //!
 //! Pure: bytes in, values out. The one strict reading of a request lives here ([`parse`]), so that what policy
 //! judges is what an upstream acts on.
+//!
+//! Invariants: no input panics; the cost of reading is linear in the body, whatever keys, numbers or escapes it holds;
+//! what leaves the SSE scanner is what entered it, cut between events only.
+//!
+//! Non-goals: judging arguments or methods (policy does), schemas, building results.
 
 mod answer;
 mod envelope;
