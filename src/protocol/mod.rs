@@ -2,6 +2,11 @@
 //!
 //! Pure: bytes in, values out. The one strict reading of a request lives here ([`parse`]), so that what policy
 //! judges is what an upstream acts on.
+//!
+//! Invariants: no input panics; the cost of reading is linear in the body, whatever keys, numbers or escapes it holds;
+//! what leaves the SSE scanner is what entered it, cut between events only.
+//!
+//! Non-goals: judging arguments or methods (policy does), schemas, building results.
 
 mod answer;
 mod envelope;
@@ -11,7 +16,7 @@ mod parse;
 mod refusal;
 mod sse;
 
-pub use answer::{rpc_error, transport_error};
+pub use answer::{rpc_error, rpc_error_event, transport_error};
 pub use envelope::{Arguments, Envelope, Id, Params};
 pub use identity::{IDENTITY_HEADER, Identity, InvalidIdentity, SIGNATURE_HEADER, sign_identity, verify_identity};
 pub use method::{Method, MethodClass};

@@ -17,11 +17,13 @@ pub enum Refusal {
     TooDeep,
     /// An escape that stands for half a surrogate pair.
     LoneSurrogate,
-    /// A number that does not survive a double (overflow, or an integer beyond ±(2⁵³−1) written as such).
+    /// A number that does not survive a double: overflow, a nonzero literal that becomes 0, or an integer beyond
+    /// ±(2⁵³−1) written without fraction and exponent. Rounding of decimals is accepted.
     LossyNumber,
     /// The same key twice in one object, after unescaping.
     DuplicateKey,
-    /// A key that equals a reserved envelope key only after case folding or NUL trimming.
+    /// A key that equals a reserved key of the envelope, `params` or `_meta` only after case folding, cutting at a NUL
+    /// or trimming blanks.
     LookalikeKey,
     /// An array as the document.
     Batch,
@@ -29,7 +31,7 @@ pub enum Refusal {
     NotAnObject,
     /// `jsonrpc` is missing or not "2.0".
     BadVersion,
-    /// `method` is missing or not a string.
+    /// `method` is missing or not a string, or stands beside a `result` or `error`.
     BadMethod,
     /// `id` is neither a short string, nor an integer within range, nor `null`.
     BadId,
