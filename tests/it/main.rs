@@ -1,0 +1,10 @@
+//! The real binary, end to end. `make test` installs what these need.
+
+mod deny;
+mod drain;
+mod harness;
+mod limits;
+mod mcp;
+mod reload;
+mod reserved;
+mod sse;
