@@ -13,7 +13,7 @@ mod upstream;
 pub use http::{Client, Request, Response};
 pub use redis::Redis;
 pub use sidecar::{Sidecar, call_params, vacant};
-pub use token::{Token, unsigned};
+pub use token::{Token, now, unsigned};
 pub use upstream::{Next, Upstream, stream_head};
 
 use std::time::{Duration, Instant};
