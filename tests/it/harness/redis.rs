@@ -1,0 +1,46 @@
+//! A real redis-server on a free port, without persistence.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+pub struct Redis {
+    child: Child,
+    address: SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+impl Redis {
+    /// Starts redis-server (`make deps` installs it) and waits until it accepts.
+    pub fn start() -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &address.port().to_string()])
+            .arg("--dir")
+            .arg(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server runs; `make deps` installs it");
+        super::eventually("redis-server accepts", Duration::from_secs(10), || TcpStream::connect(address).ok());
+        Self { child, address, _dir: dir }
+    }
+
+    /// The `--set` argument that points a sidecar here.
+    pub fn setting(&self) -> String {
+        format!("redis.url=\"redis://{}\"", self.address)
+    }
+
+    /// Ends the server at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,377 @@
+//! The process under test.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toml::Value as Toml;
+
+use super::token::SECRET;
+use super::{Client, Request, Response, SENTINEL, Token, Upstream, eventually};
+
+const START_DEADLINE: Duration = Duration::from_secs(60);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The handle of the foreign server that tests put before their own upstream.
+const RAW: &str = "raw";
+
+/// The shipped policy with a server `raw` added, and a rate limit that stays out of the way.
+pub fn shipped_policy() -> toml::Table {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/policy.toml");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut policy: toml::Table = text.parse().expect("the shipped policy is TOML");
+    let raw: toml::Table = r#"
+        handle = "raw"
+        transport = "web"
+        kind = "mcp"
+        enabled = true
+        upstream = "raw"
+        allow_tools = ["raw.*", "evo.*"]
+        allow_resources = ["*"]
+        allow_prompts = ["*"]
+        security = { deny_tools = ["raw.secret", "raw.danger.*"] }
+        rate_limit = { per_minute = 100000 }
+        limits = { max_payload_kb = 256 }
+    "#
+    .parse()
+    .expect("the added server is TOML");
+    policy
+        .entry("servers")
+        .or_insert_with(|| Toml::Array(Vec::new()))
+        .as_array_mut()
+        .expect("servers is a list")
+        .push(Toml::Table(raw));
+    set(&mut policy, "stream.enabled", Toml::Boolean(true));
+    policy
+}
+
+fn set(table: &mut toml::Table, path: &str, value: Toml) {
+    match path.split_once('.') {
+        None => {
+            table.insert(path.to_owned(), value);
+        }
+        Some((first, rest)) => {
+            let inner = table.entry(first).or_insert_with(|| Toml::Table(toml::Table::new()));
+            set(inner.as_table_mut().expect("the path names tables"), rest, value);
+        }
+    }
+}
+
+/// How a sidecar is to be started.
+pub struct Start {
+    policy: toml::Table,
+    sets: Vec<String>,
+    upstream: Option<Upstream>,
+}
+
+impl Start {
+    /// A key of the policy file.
+    pub fn policy(mut self, path: &str, value: impl Into<Toml>) -> Self {
+        set(&mut self.policy, path, value.into());
+        self
+    }
+
+    /// A key of the server `raw`.
+    pub fn raw(mut self, path: &str, value: impl Into<Toml>) -> Self {
+        let servers = self.policy["servers"].as_array_mut().expect("servers is a list");
+        let raw = servers.last_mut().and_then(Toml::as_table_mut).expect("the last server is raw");
+        set(raw, path, value.into());
+        self
+    }
+
+    /// A `--set` argument.
+    pub fn set(mut self, assignment: impl Into<String>) -> Self {
+        self.sets.push(assignment.into());
+        self
+    }
+
+    pub fn upstream(mut self, upstream: Upstream) -> Self {
+        self.upstream = Some(upstream);
+        self
+    }
+
+    pub fn go(self) -> Sidecar {
+        let upstream = self.upstream.unwrap_or_else(Upstream::mcp);
+        Sidecar::launch(&self.policy, &self.sets, upstream)
+    }
+}
+
+/// A running `mcp-sidecar up` before a mock upstream and a canary.
+pub struct Sidecar {
+    child: Child,
+    data: tempfile::TempDir,
+    output: Arc<Mutex<String>>,
+    said: HashMap<String, String>,
+    minted: Mutex<Vec<String>>,
+    unreached: usize,
+    pub upstream: Upstream,
+    pub canary: Upstream,
+    pub mcp: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Sidecar {
+    pub fn start() -> Start {
+        Start { policy: shipped_policy(), sets: Vec::new(), upstream: None }
+    }
+
+    fn launch(policy: &toml::Table, sets: &[String], upstream: Upstream) -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let canary = Upstream::canary();
+        let file = data.path().join("test-policy.toml");
+        std::fs::write(&file, toml::to_string(policy).expect("a policy serialises")).expect("is written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sidecar"));
+        command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.arg("--data").arg(data.path().join("data")).arg("--policy").arg(&file);
+        command.arg("--set").arg(format!("upstreams.raw={{url=\"http://{}/mcp\"}}", upstream.address()));
+        command.arg("--set").arg(format!("cms.url=\"http://{}\"", canary.address()));
+        for assignment in sets {
+            command.arg("--set").arg(assignment);
+        }
+        command.env("SAPI_JWT_SECRET", SECRET).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let output = Arc::new(Mutex::new(String::new()));
+        collect(child.stdout.take().expect("is piped"), &output);
+        collect(child.stderr.take().expect("is piped"), &output);
+        let mut sidecar = Self {
+            child,
+            data,
+            output,
+            said: HashMap::new(),
+            minted: Mutex::new(Vec::new()),
+            unreached: 0,
+            upstream,
+            canary,
+            mcp: ([127, 0, 0, 1], 0).into(),
+            admin: ([127, 0, 0, 1], 0).into(),
+        };
+        sidecar.await_ready();
+        sidecar
+    }
+
+    fn await_ready(&mut self) {
+        eventually("the sidecar says `ready`", START_DEADLINE, || {
+            if let Some(status) = self.child.try_wait().expect("can be asked") {
+                panic!("exited with {status} before it was ready:\n{}", self.output());
+            }
+            self.output().lines().any(|line| line.trim() == "ready").then_some(())
+        });
+        for line in self.output().lines() {
+            if let Some((key, value)) = line.trim().split_once(char::is_whitespace) {
+                self.said.entry(key.to_owned()).or_insert_with(|| value.trim().to_owned());
+            }
+        }
+        self.mcp = authority(self.said("mcp"));
+        self.admin = authority(self.said("admin"));
+    }
+
+    /// What `up` printed after this word.
+    pub fn said(&self, key: &str) -> &str {
+        self.said.get(key).unwrap_or_else(|| panic!("`up` printed no {key}:\n{}", self.output()))
+    }
+
+    /// Everything written to stdout and stderr so far.
+    pub fn output(&self) -> String {
+        self.output.lock().expect("no reader panicked").clone()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+
+    pub fn policy_file(&self) -> PathBuf {
+        self.data.path().join("test-policy.toml")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal to this process only.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("the process is ours");
+    }
+
+    pub fn exited_within(&mut self, within: Duration) -> ExitStatus {
+        eventually("the sidecar exits", within, || self.child.try_wait().expect("can be asked"))
+    }
+
+    /// A signed token whose text is then looked for in every log.
+    pub fn token(&self, token: &Token) -> String {
+        let signed = token.sign();
+        self.minted.lock().expect("no test thread panicked").push(signed.clone());
+        signed
+    }
+
+    /// A POST to the server with a good token, JSON, and planted secrets.
+    pub fn post(&self, server: &str, token: &Token, body: impl Into<Vec<u8>>) -> Request {
+        Request::new("POST", &format!("/api/v1/mcp/{server}"))
+            .header("Content-Type", "application/json")
+            .header("Accept", "application/json, text/event-stream")
+            .header("Authorization", &format!("Bearer {}", self.token(token)))
+            .header("Cookie", &format!("evo_session={SENTINEL}-cookie"))
+            .body(body)
+    }
+
+    pub fn send(&self, request: &Request) -> Response {
+        Client::connect(self.mcp).round_trip(request)
+    }
+
+    /// Calls `method` at the server as `alice`.
+    pub fn rpc(&self, server: &str, method: &str, params: Value) -> Response {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+        self.send(&self.post(server, &Token::of("alice"), body))
+    }
+
+    /// Calls a tool of the server `raw` as `alice`.
+    pub fn call(&self, tool: &str) -> Response {
+        self.rpc(RAW, "tools/call", call_params(tool))
+    }
+
+    pub fn metrics(&self) -> String {
+        self.admin_get("/metrics").text()
+    }
+
+    pub fn status(&self) -> Value {
+        self.admin_get("/status").json()
+    }
+
+    pub fn admin_get(&self, path: &str) -> Response {
+        Client::connect(self.admin).round_trip(&Request::new("GET", path).header("Connection", "close"))
+    }
+
+    /// Runs an operator command of the same binary.
+    pub fn ctl(&self, arguments: &[&str]) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_mcp-sidecar"))
+            .args(["ctl", "--socket", self.said("control")])
+            .args(arguments)
+            .output()
+            .expect("the binary runs")
+    }
+
+    /// All audit records written so far.
+    pub fn audit(&self) -> Vec<Value> {
+        let Ok(entries) = std::fs::read_dir(self.data().join("audit")) else { return Vec::new() };
+        let mut files: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+        files.sort();
+        let mut records = Vec::new();
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+            records.extend(whole.lines().map(|line| {
+                serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("audit line {line:?}: {error}"))
+            }));
+        }
+        records
+    }
+
+    /// Permitted calls that, as the test arranged, never arrived at the upstream (it was down).
+    pub fn expect_unreached(&mut self, count: usize) {
+        self.unreached = count;
+    }
+
+    /// The invariant, then the end of the process.
+    pub fn finish(self) {
+        self.check_invariant();
+    }
+
+    /// Requests seen = audit lines that allow = metric; the canary is clean; no planted secret came out.
+    pub fn check_invariant(&self) {
+        let mut last = (0, 0, 0, 0);
+        let deadline = std::time::Instant::now() + SETTLE_DEADLINE;
+        loop {
+            let audit = self.audit();
+            let allowed = |raw_only: bool| {
+                audit
+                    .iter()
+                    .filter(|record| record["decision"] == "allow")
+                    .filter(|record| !raw_only || record["server_handle"] == RAW)
+                    .count()
+            };
+            let metrics = self.metrics();
+            let now = (allowed(true), allows(&metrics, true), allowed(false), allows(&metrics, false));
+            let seen = self.upstream.count() + self.unreached;
+            if now.0 == seen && now.1 == seen && now.2 == now.3 {
+                break;
+            }
+            last = if now == last { last } else { now };
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the upstream saw {seen} requests; (audit raw, metric raw, audit all, metric all) = {last:?}\n{}",
+                self.output()
+            );
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        for seen in self.canary.seen() {
+            let target = seen.line.to_ascii_lowercase();
+            let reserved = target.contains("mcp") || target.contains("emcp") || target.contains("/token");
+            assert!(!reserved, "the canary was reached: {}", seen.line);
+        }
+        self.check_secrets();
+    }
+
+    fn check_secrets(&self) {
+        let audit = self.audit().iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+        let places = [("output", self.output()), ("audit", audit), ("metrics", self.metrics())];
+        let minted = self.minted.lock().expect("no test thread panicked").clone();
+        for (place, text) in &places {
+            assert!(!text.contains(SENTINEL), "a planted secret stands in the {place}");
+            assert!(!text.contains(SECRET), "the signing key stands in the {place}");
+            for token in &minted {
+                let signature = token.rsplit('.').next().filter(|part| part.len() > 16);
+                assert!(!signature.is_some_and(|part| text.contains(part)), "a token stands in the {place}");
+            }
+        }
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Params of a call, with a planted secret among the arguments.
+pub fn call_params(tool: &str) -> Value {
+    json!({"name": tool, "arguments": {"password": format!("{SENTINEL}-argument")}})
+}
+
+/// The sum of `mcp_sidecar_decisions_total` over its permitting series.
+fn allows(metrics: &str, raw_only: bool) -> usize {
+    metrics
+        .lines()
+        .filter(|line| line.starts_with("mcp_sidecar_decisions_total{") && line.contains("decision=\"allow\""))
+        .filter(|line| !raw_only || line.contains("server=\"raw\""))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum::<f64>() as usize
+}
+
+fn authority(url: &str) -> SocketAddr {
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let authority = rest.split(['/', ' ']).next().unwrap_or(rest);
+    authority.parse().unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+fn collect(pipe: impl Read + Send + 'static, into: &Arc<Mutex<String>>) {
+    let into = Arc::clone(into);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines() {
+            let Ok(line) = line else { return };
+            let mut text = into.lock().expect("no reader panicked");
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+}
+
+/// A port at which nobody listens.
+pub fn vacant() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port")
+}
