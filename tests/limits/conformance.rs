@@ -50,7 +50,7 @@ async fn storm<S: Store + 'static>(stores: &[Arc<S>], charges: &[Charge], each: 
 
 async fn exactly_the_limit_passes_under_64_tasks<S: Store + 'static>(store: Arc<S>) {
     let one = [charge(1, Some(Method::ToolsCall), 100, MINUTE)];
-    assert_eq!(storm(&[store.clone()], &one, 20).await, 100);
+    assert_eq!(storm(std::slice::from_ref(&store), &one, 20).await, 100);
     let two = [charge(2, Some(Method::ToolsCall), 500, MINUTE), charge(2, None, 77, MINUTE)];
     assert_eq!(storm(&[store], &two, 20).await, 77, "with two charges");
 }

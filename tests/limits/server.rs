@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,21 +16,34 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 pub struct RedisServer {
     child: Child,
     dir: tempfile::TempDir,
+    extra: Vec<String>,
     pub port: u16,
+    pub second_port: u16,
 }
 
 impl RedisServer {
     pub fn start() -> Self {
+        Self::start_with(|_, _| Vec::new())
+    }
+
+    /// Starts it with the further arguments that `extra` makes of its directory and a second free port.
+    pub fn start_with(extra: impl Fn(&Path, u16) -> Vec<String>) -> Self {
         // Another process may take the free port before redis-server binds it.
         for _ in 0..5 {
             let port = free_port();
             let dir = tempfile::tempdir().expect("a temporary directory");
-            let mut server = Self { child: spawn(port, &dir), dir, port };
+            let second_port = free_port();
+            let extra = extra(dir.path(), second_port);
+            let mut server = Self { child: spawn(port, &dir, &extra), dir, extra, port, second_port };
             if server.wait_until_ready() {
                 return server;
             }
         }
         panic!("redis-server does not start");
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn url(&self) -> String {
@@ -75,7 +89,7 @@ impl RedisServer {
     pub fn restart(&mut self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            self.child = spawn(self.port, &self.dir);
+            self.child = spawn(self.port, &self.dir, &self.extra);
             if self.wait_until_ready() {
                 return;
             }
@@ -112,10 +126,11 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(port: u16, dir: &tempfile::TempDir) -> Child {
+fn spawn(port: u16, dir: &tempfile::TempDir, extra: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .args(["--dir", &dir.path().to_string_lossy()])
+        .args(extra)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
