@@ -26,7 +26,7 @@ pub struct RunningSidecar {
     pub limits: Arc<Limits>,
     pub audit: Audit,
     pub addresses: Vec<SocketAddr>,
-    pub access_log: AccessLog,
+    pub access_log: Arc<AccessLog>,
     workers: Workers,
     streams_end: watch::Sender<bool>,
     /// Our own end of the listeners; closing them makes the port free.
@@ -63,7 +63,7 @@ impl RunningSidecar {
             }
         });
         let verifier = Arc::new(Verifier::new(TOKEN_CACHE));
-        let access_log = AccessLog::open(&plan.proxy.access_log).context("cannot open the access log")?;
+        let access_log = Arc::new(AccessLog::open(&plan.proxy.access_log).context("cannot open the access log")?);
         let (streams_end, ended) = watch::channel(false);
         let parts = Parts {
             settings: plan.proxy.clone(),
@@ -72,7 +72,7 @@ impl RunningSidecar {
             limits: Arc::clone(&limits),
             audit: audit.clone(),
             metrics: Arc::clone(metrics),
-            access_log: access_log.clone(),
+            access_log: Arc::clone(&access_log),
             clock: Arc::clone(clock),
         };
         let gateway = Arc::new(Gateway::new(parts, ended).context("cannot resolve an upstream")?);

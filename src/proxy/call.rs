@@ -26,6 +26,9 @@ use crate::proxy::respond::{self, Marks};
 use crate::proxy::upstream::{Answer, push_header};
 use crate::telemetry::{UpstreamFailure, event};
 
+/// Request headers that an MCP upstream gets as the client sent them; nothing else passes.
+const PASSED: [&str; 4] = ["mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"];
+
 /// Serves one request on an MCP route.
 pub async fn serve(
     gateway: &Gateway,
@@ -76,7 +79,7 @@ struct Trail {
 impl Call<'_> {
     async fn run(&self, session: &mut Session) {
         let now_ms = self.gateway.clock.now_ms();
-        let malformed = headers::check_mcp(session.req_header(), self.gateway.settings(), &self.policy.security).err();
+        let malformed = headers::check_mcp(&self.headers, &self.policy.security.allow_origins).err();
         let verified = self.credential(now_ms);
         let principal: Result<&Principal, Reason> = match &verified {
             Ok(verified) => Ok(verified.principal()),
@@ -102,7 +105,8 @@ impl Call<'_> {
             Input::Whole(bytes) => Some(protocol::parse(bytes)),
             _ => None,
         };
-        let names = headers::ProtocolNames::of(&self.headers);
+        let decoded = |name: &str| self.headers.get(name).map(|value| headers::decoded(value).unwrap_or_default());
+        let (version, method, name) = (decoded("mcp-protocol-version"), decoded("mcp-method"), decoded("mcp-name"));
         let facts = Facts {
             server: self.handle,
             http_method: if post { HttpMethod::Post } else { HttpMethod::Other },
@@ -116,7 +120,7 @@ impl Call<'_> {
                 (Input::Unread(reason), _) => Body::Unread(*reason),
                 (Input::Whole(_), None) => Body::Unread(Reason::InternalError),
             },
-            headers: names.as_facts(),
+            headers: ProtocolHeaders { version: version.as_deref(), method: method.as_deref(), name: name.as_deref() },
         };
         let decision = decide(self.policy, &facts);
         let trail = Trail::of(&decision, parsed.as_ref(), &input);
@@ -231,8 +235,10 @@ impl Call<'_> {
         let mut head = target.head(&server.handle, body.len());
         push_header(&mut head, "X-Trace-Id", self.trace_id.as_bytes());
         push_header(&mut head, "X-Request-Id", self.request_id.as_bytes());
-        for (name, value) in headers::passed_to_upstream(&self.headers) {
-            push_header(&mut head, name, value);
+        for name in PASSED {
+            if let Some(value) = self.headers.get(name) {
+                push_header(&mut head, name, value.as_bytes());
+            }
         }
         if target.upstream().identity {
             let identity = self.identity(&server, principal);
@@ -292,7 +298,7 @@ impl Call<'_> {
         if !bytes.is_empty() && !is_json(answer.header()) {
             return Err(UpstreamFailure::Garbage);
         }
-        let mut header = headers::answer_header(answer.header(), status).ok_or(UpstreamFailure::Garbage)?;
+        let mut header = answer_header(answer.header(), status).ok_or(UpstreamFailure::Garbage)?;
         respond::insert(&mut header, "Content-Length", itoa::Buffer::new().format(bytes.len()));
         answer.finish().await;
         Ok((header, bytes))
@@ -309,7 +315,7 @@ impl Call<'_> {
         id: &Id<'_>,
         sent: Instant,
     ) {
-        let Some(mut header) = headers::answer_header(answer.header(), 200) else {
+        let Some(mut header) = answer_header(answer.header(), 200) else {
             return self.fail(session, ledger, Reason::UpstreamFailed, UpstreamFailure::Garbage, id, sent).await;
         };
         respond::insert(&mut header, "Content-Type", "text/event-stream");
@@ -338,7 +344,7 @@ impl Call<'_> {
         }
         metrics.stream_closed(summary.end.label(), micros(opened.elapsed()));
         if let End::Upstream(failure) = summary.end {
-            event::upstream_failed(metrics, &server.handle, failure, &self.request_id);
+            event::upstream_failed(metrics, &server.handle, failure, &self.request_id, "stream broke off");
         }
         ledger.close(200, summary.bytes, summary.end.detail()).await;
     }
@@ -355,7 +361,7 @@ impl Call<'_> {
     ) {
         let upstream = sent.elapsed();
         if !matches!(reason, Reason::ResultTooLarge | Reason::StreamingDisabled) {
-            event::upstream_failed(&self.gateway.metrics, self.handle, failure, &self.request_id);
+            event::upstream_failed(&self.gateway.metrics, self.handle, failure, &self.request_id, reason.code());
         }
         let denial = Denial::new(reason, Rule::Builtin("upstream"));
         let detail = match reason {
@@ -489,6 +495,15 @@ fn request_id<'a>(parsed: Option<&'a Result<Envelope<'_>, Refused<'_>>>) -> Id<'
         Some(Err(refused)) => refused.id.clone(),
         None => Id::Absent,
     }
+}
+
+/// The header of an answer, reduced to what may pass.
+fn answer_header(upstream: &ResponseHeader, status: u16) -> Option<ResponseHeader> {
+    let mut header = ResponseHeader::build(status, Some(12)).ok()?;
+    for (name, value) in &headers::mcp_response_headers(&upstream.headers) {
+        header.insert_header(name.clone(), value.clone()).ok()?;
+    }
+    Some(header)
 }
 
 fn is_event_stream(header: &ResponseHeader) -> bool {

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use bytes::Bytes;
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
@@ -18,7 +17,7 @@ use crate::audit::Audit;
 use crate::auth::Verifier;
 use crate::base::Clock;
 use crate::limits::{FailedAuth, Limits};
-use crate::origin;
+use crate::origin::Page;
 use crate::policy::{Denial, Reason, Rule, Snapshot};
 use crate::protocol::Id;
 use crate::proxy::access_log::{AccessLog, Entry};
@@ -27,7 +26,7 @@ use crate::proxy::client_address::{client_address, forwarded_headers};
 use crate::proxy::connection::{Connection, Gate};
 use crate::proxy::path::{Route, route};
 use crate::proxy::respond::{self, Marks};
-use crate::proxy::settings::Settings;
+use crate::proxy::settings::{AccessLogFormat, Settings};
 use crate::proxy::upstream::Target;
 use crate::proxy::{call, headers};
 use crate::telemetry::Metrics;
@@ -40,7 +39,7 @@ pub struct Parts {
     pub limits: Arc<Limits>,
     pub audit: Audit,
     pub metrics: Arc<Metrics>,
-    pub access_log: AccessLog,
+    pub access_log: Arc<AccessLog>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -58,7 +57,7 @@ pub struct Gateway {
     pub(in crate::proxy) connector: TransportConnector,
     pub(in crate::proxy) targets: std::collections::HashMap<String, Target>,
     pub(in crate::proxy) streams_end: watch::Receiver<bool>,
-    access_log: AccessLog,
+    access_log: Arc<AccessLog>,
     cms: Option<HttpPeer>,
     gate: Arc<Gate>,
     draining: AtomicBool,
@@ -205,7 +204,10 @@ impl ProxyHttp for Front {
         // The one snapshot of this request: a reload never splits it.
         let policy = self.0.policy.load_full();
         let head = session.req_header();
-        if let Err(reason) = headers::check_request(head, &policy.limits) {
+        let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+        let checked = headers::check_request(&head.headers, head.version, &policy.limits, &policy.trace)
+            .and_then(|()| headers::check_host(host, &self.0.settings.server_names));
+        if let Err(reason) = checked {
             self.0.refuse(session, &policy, reason).await;
             return Ok(true);
         }
@@ -222,13 +224,12 @@ impl ProxyHttp for Front {
                 Ok(true)
             }
             Ok(Route::Cms) if self.0.cms.is_some() => {
-                headers::strip_for_cms(session.req_header_mut());
+                edit(session.req_header_mut(), headers::strip_for_cms);
                 Ok(false)
             }
             Ok(Route::Cms) => {
-                let (header, body) = origin::no_origin_page(session.req_header().uri.path());
-                let head_only = session.req_header().method == http::Method::HEAD;
-                respond::write(session, header, if head_only { Bytes::new() } else { body }).await;
+                let page = Page::without_cms(session.req_header().uri.path());
+                respond::page(session, page).await;
                 Ok(true)
             }
             Err(reason) => {
@@ -248,11 +249,15 @@ impl ProxyHttp for Front {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Self::CTX,
     ) -> pingora::Result<()> {
-        forwarded_headers(request, session.req_header(), ctx.peer, ctx.client, false, &self.0.settings.trusted_proxies);
+        let trusted = &self.0.settings.trusted_proxies;
+        edit(request, |headers| {
+            headers::remove_hop_by_hop(headers, true);
+            forwarded_headers(headers, ctx.peer, ctx.client, false, trusted);
+        });
         Ok(())
     }
 
@@ -276,8 +281,12 @@ impl ProxyHttp for Front {
             _ => 502,
         };
         if status != 0 && session.response_written().is_none() {
-            let (header, body) = origin::failure_page(status);
-            respond::write(session, header, body).await;
+            let page = if status == 504 { Page::GATEWAY_TIMEOUT } else { Page::BAD_GATEWAY };
+            if matches!(status, 502 | 504) {
+                respond::page(session, page).await;
+            } else {
+                let _ = session.respond_error(status).await;
+            }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
@@ -294,22 +303,52 @@ impl ProxyHttp for Front {
         if !ctx.is_mcp {
             self.0.metrics.cms_request(status);
         }
-        if self.0.access_log.is_on() {
+        if self.0.settings.access_log.format != AccessLogFormat::Off {
             let request = session.req_header();
-            self.0.access_log.log(&Entry {
+            let text = |name: http::HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok());
+            let took = ctx.started.elapsed();
+            let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            self.0.access_log.write(&Entry {
+                at_ms: self.0.clock.now_ms().saturating_sub(duration_ms),
                 client: ctx.client,
-                time_ms: self.0.clock.now_ms(),
                 method: request.method.as_str(),
                 target: &String::from_utf8_lossy(request.raw_path()),
-                version: request.version,
+                protocol: if request.version == http::Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
                 status,
                 bytes: session.body_bytes_sent() as u64,
-                duration: ctx.started.elapsed(),
-                headers: &request.headers,
+                referer: text(http::header::REFERER),
+                user_agent: text(http::header::USER_AGENT),
+                host: text(http::header::HOST),
+                trace_id: session
+                    .response_written()
+                    .and_then(|header| header.headers.get("x-trace-id")?.to_str().ok())
+                    .unwrap_or_default(),
+                duration_ms,
             });
         }
         if std::mem::take(&mut ctx.counted) {
             self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Changes headers as a plain map, and writes the changes back.
+fn edit(request: &mut RequestHeader, change: impl FnOnce(&mut http::HeaderMap)) {
+    let before = &request.headers;
+    let mut after = before.clone();
+    change(&mut after);
+    let removed: Vec<_> = before.keys().filter(|name| !after.contains_key(*name)).cloned().collect();
+    let set: Vec<_> = after
+        .iter()
+        .filter(|(name, value)| before.get(*name) != Some(*value))
+        .filter(|(name, _)| after.get_all(*name).iter().count() == 1)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    for name in removed {
+        request.remove_header(&name);
+    }
+    for (name, value) in set {
+        // The map held a valid name and value.
+        let _ = request.insert_header(name, value);
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
+use crate::origin::Page;
 use crate::policy::{Denial, Reason, Wire};
 use crate::protocol::{Id, rpc_error, transport_error};
 
@@ -83,4 +84,16 @@ pub async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) {
     if session.write_response_header(Box::new(header), body.is_empty()).await.is_ok() && !body.is_empty() {
         let _ = session.write_response_body(Some(body), true).await;
     }
+}
+
+/// Answers with a page of our own; without its body to a `HEAD`.
+pub async fn page(session: &mut Session, page: Page) {
+    let body = Bytes::from(page.body());
+    let Ok(mut header) = ResponseHeader::build(page.status, Some(8)) else { return };
+    for (name, value) in page.headers() {
+        insert(&mut header, name, value);
+    }
+    insert(&mut header, "Content-Length", itoa::Buffer::new().format(body.len()));
+    let head_only = session.req_header().method == http::Method::HEAD;
+    write(session, header, if head_only { Bytes::new() } else { body }).await;
 }
