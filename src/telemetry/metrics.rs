@@ -516,7 +516,7 @@ mod tests {
     #[test]
     fn file_descriptors_are_read_from_the_system() {
         let metrics = metrics();
-        metrics.render();
+        let _ = metrics.render();
         assert!(metrics.open_fds.get() > 2 && metrics.max_fds.get() >= metrics.open_fds.get());
     }
 }
