@@ -1,0 +1,119 @@
+//! The closed sets that label values come from.
+
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The label's value.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+label! {
+    /// How a streamed answer ended.
+    StreamEnd {
+        Complete = "complete",
+        /// At `max_stream_seconds`.
+        Deadline = "deadline",
+        ClientGone = "client_gone",
+        /// The client stopped reading.
+        Stalled = "stalled",
+        /// At the byte cap, or an event over its bound.
+        TooLarge = "too_large",
+        TokenExpired = "token_expired",
+        UpstreamFailed = "upstream_failed",
+        Draining = "draining",
+    }
+}
+
+label! {
+    /// What an MCP upstream did wrong.
+    UpstreamFailure {
+        Connect = "connect",
+        Timeout = "timeout",
+        /// Closed before its answer was whole.
+        Closed = "closed",
+        /// Answered what is no valid answer.
+        Garbage = "garbage",
+        TooLarge = "too_large",
+    }
+}
+
+label! {
+    /// Where the rate limits are counted, or what happens while they cannot be.
+    StoreMode {
+        Memory = "memory",
+        Redis = "redis",
+        Local = "local",
+        Deny = "deny",
+        Allow = "allow",
+    }
+}
+
+label! {
+    /// The circuit breaker in front of the shared store.
+    Breaker {
+        Closed = "closed",
+        HalfOpen = "half_open",
+        Open = "open",
+    }
+}
+
+label! {
+    /// Why a round trip to the shared store failed.
+    StoreError {
+        Timeout = "timeout",
+        Connection = "connection",
+        ReadOnly = "read_only",
+        OutOfMemory = "out_of_memory",
+        Script = "script",
+        Other = "other",
+    }
+}
+
+label! {
+    /// Why a downstream connection was refused.
+    ConnectionRefusal {
+        Limit = "limit",
+        PerAddress = "per_address",
+        Draining = "draining",
+        /// Accepting it failed.
+        Error = "error",
+    }
+}
+
+label! {
+    /// Which kind of audit line.
+    AuditQueue {
+        /// One decision.
+        Decision = "decision",
+        /// A denial before authentication.
+        Denial = "denial",
+        /// The repeats of such a denial within one second.
+        Summary = "summary",
+    }
+}
+
+label! {
+    /// Why an audit line is missing.
+    AuditDrop {
+        /// A slot was given back without a record.
+        Abandoned = "abandoned",
+        /// A record came after the log was closed.
+        Closed = "closed",
+        /// Too many denials before authentication wait.
+        DenialQueue = "denial_queue",
+    }
+}
