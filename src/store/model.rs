@@ -330,8 +330,8 @@ fn condition(tables: &Tables, filter: &Filter) -> Expr {
         Test::NotIn(values) => field.is_not_in(values.iter().map(Scalar::bound)),
         Test::Like(anchor, text) => {
             let field = if kind == Kind::Text { field } else { field.cast_as(tables.dialect().text_type()) };
-            let condition: Condition = Condition::any()
-                .add(lower(field).like(LikeExpr::new(pattern(*anchor, text)).escape('!')));
+            let condition: Condition =
+                Condition::any().add(lower(field).like(LikeExpr::new(pattern(*anchor, text)).escape('!')));
             condition.into()
         }
         Test::Null => field.is_null(),

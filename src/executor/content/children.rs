@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use crate::executor::argument::{Arguments, Caps, Invalid, schema};
-use crate::executor::content::{Paging};
+use crate::executor::content::Paging;
 use crate::executor::pipeline::{Plan, Tool};
 use crate::store::content;
 

@@ -68,9 +68,8 @@ fn one(model: &Model, condition: &Value) -> Result<Filter, Invalid> {
     let Some(condition) = condition.as_object() else { return Err(invalid("each condition must be an object")) };
     let text = |key: &str| condition.get(key).and_then(Value::as_str).map(str::trim);
     let name = text("field").ok_or_else(|| invalid("a condition needs a field"))?;
-    let field = model
-        .field(name)
-        .ok_or_else(|| invalid(format!("field {} is not allowed for {}", shown(name), model.name)))?;
+    let field =
+        model.field(name).ok_or_else(|| invalid(format!("field {} is not allowed for {}", shown(name), model.name)))?;
     let op = text("op").ok_or_else(|| invalid("a condition needs an op"))?;
     let value = condition.get("value").unwrap_or(&Value::Null);
     let compare = |comparison| Ok(Test::Compare(comparison, scalar(field, value)?));
@@ -112,7 +111,9 @@ fn scalar((name, kind): Field, value: &Value) -> Result<Scalar, Invalid> {
 fn members(field: Field, value: &Value) -> Result<Vec<Scalar>, Invalid> {
     let parts: Vec<String> = match value {
         Value::String(text) => text.split(',').map(str::to_owned).collect(),
-        Value::Array(list) => list.iter().map(plain).collect::<Option<_>>().ok_or_else(|| invalid("in needs scalars"))?,
+        Value::Array(list) => {
+            list.iter().map(plain).collect::<Option<_>>().ok_or_else(|| invalid("in needs scalars"))?
+        }
         _ => return Err(invalid("in needs an array or a comma-separated string")),
     };
     let values: Vec<Scalar> = parts
