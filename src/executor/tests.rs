@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use tempfile::TempDir;
 use tower_service::Service;
 
 use crate::base::Secret;
-use crate::executor::{Executor, Listen, Settings, router};
+use crate::executor::{Executor, Listen, Listener, Settings, router, serve};
 use crate::policy::*;
 use crate::protocol::{IDENTITY_HEADER, Identity, sign_identity};
 use crate::store::{self, Pool, demo};
@@ -345,4 +347,51 @@ async fn a_database_that_is_down_is_told_in_general_words() {
     let answer = site.json(TRAVERSAL).await;
     assert_eq!(answer["error"], json!({"code": -32603, "message": "Internal error"}));
     assert!(site.executor.ready().await.is_err());
+}
+
+#[tokio::test]
+async fn the_sdk_reads_our_answers() {
+    let site = site(0).await;
+    let mut initialized = site.json(r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#).await;
+    serde_json::from_value::<rmcp::model::InitializeResult>(initialized["result"].take()).unwrap();
+    let mut list = site.json(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#).await;
+    let list: rmcp::model::ListToolsResult = serde_json::from_value(list["result"].take()).unwrap();
+    assert_eq!(list.tools.len(), 9);
+    for arguments in [json!({"limit": 3}), json!({})] {
+        let result = site.tool("evo.content.search", arguments).await;
+        serde_json::from_value::<rmcp::model::CallToolResult>(result).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_socket_is_ours_alone_and_drains() {
+    use std::os::unix::fs::PermissionsExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let site = site(0).await;
+    let path = site._directory.path().join("executor.sock");
+    let listen = Listen::Unix(path.clone());
+    drop(Listener::bind(&listen).await.unwrap());
+    let listener = Listener::bind(&listen).await.unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(Listener::bind(&listen).await.is_err());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(serve(listener, site.executor.clone(), async { drop(stopped.await) }));
+
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let request = "POST /mcp/content HTTP/1.1\r\nhost: executor\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    stop.send(()).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), server).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn tcp_without_a_key_is_refused() {
+    let site = site(0).await;
+    let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let refused = serve(Listener::Tcp(tcp), site.executor.clone(), std::future::ready(())).await;
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
 }

@@ -3,9 +3,9 @@
 //! The lists are closed: what is not named here cannot be selected, filtered or sorted by. Passwords, tokens and
 //! session ids are in none of them.
 
-use sea_query::{Condition, Expr, ExprTrait, LikeExpr, Order, Query, SelectStatement};
+use sea_query::{Expr, ExprTrait, LikeExpr, Order, Query, SelectStatement};
 
-use crate::store::{Error, Page, Row, Tables};
+use crate::store::{Dialect, Error, Page, Row, Tables};
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +211,7 @@ pub enum Comparison {
     LessOrEqual,
 }
 
-/// Where the text of a `like` must stand; compared without regard to ASCII case, `%` and `_` standing for themselves.
+/// Where the text of a `like` must stand; compared without regard to case (of ASCII, in SQLite), `%` and `_` standing for themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
     Anywhere,
@@ -330,9 +330,7 @@ fn condition(tables: &Tables, filter: &Filter) -> Expr {
         Test::NotIn(values) => field.is_not_in(values.iter().map(Scalar::bound)),
         Test::Like(anchor, text) => {
             let field = if kind == Kind::Text { field } else { field.cast_as(tables.dialect().text_type()) };
-            let condition: Condition =
-                Condition::any().add(lower(field).like(LikeExpr::new(pattern(*anchor, text)).escape('!')));
-            condition.into()
+            lower(field).like(LikeExpr::new(pattern(tables.dialect(), *anchor, text)).escape('!'))
         }
         Test::Null => field.is_null(),
         Test::NotNull => field.is_not_null(),
@@ -343,13 +341,18 @@ fn lower(text: Expr) -> Expr {
     sea_query::Func::lower(text).into()
 }
 
-fn pattern(anchor: Anchor, text: &str) -> String {
+/// SQLite's `LOWER` knows ASCII only; the others lower all of Unicode.
+fn pattern(dialect: Dialect, anchor: Anchor, text: &str) -> String {
+    let text = match dialect {
+        Dialect::Sqlite => text.to_ascii_lowercase(),
+        Dialect::MySql | Dialect::Postgres => text.to_lowercase(),
+    };
     let mut literal = String::with_capacity(text.len() + 2);
     for character in text.chars() {
         if matches!(character, '%' | '_' | '!') {
             literal.push('!');
         }
-        literal.push(character.to_ascii_lowercase());
+        literal.push(character);
     }
     match anchor {
         Anchor::Anywhere => format!("%{literal}%"),

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use sea_query::{Order, SelectStatement};
 
 use super::content::{Search, Sort};
