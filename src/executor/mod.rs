@@ -1,5 +1,28 @@
-//! (to be written)
+//! The MCP server behind the sidecar: the content tools, over HTTP on a unix socket or keyed TCP.
+//!
+//! Invariants: nobody is answered without an identity that the sidecar vouched for; tools are refused here again by
+//! the same lists; arguments are validated before anything is queried; what fails inside is logged here and told to
+//! clients in general words only; a caller that leaves ends its query.
+//!
+//! A tool is one file with its stages in order (validate, authorize, query, map, paginate, respond; those that all
+//! tools share are in [`pipeline`]), and one line in [`registry`].
+//!
+//! Non-goals: tokens, scopes, rates and caps on bytes (the sidecar's), writing, template variables (their arguments
+//! are refused until they are served).
 
+mod argument;
+mod content;
+mod http;
+mod listener;
+mod models;
+mod pipeline;
+mod registry;
+mod rpc;
 pub mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
 
-pub use settings::Settings;
+pub use http::{Executor, router, serve};
+pub use listener::Listener;
+pub use settings::{Listen, Settings};

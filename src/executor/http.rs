@@ -1,0 +1,148 @@
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, StatusCode};
+
+use crate::base::{Clock, Secret, SystemClock};
+use crate::executor::listener::OwnUid;
+use crate::executor::rpc::{self, Answer};
+use crate::executor::{Listen, Listener, Settings, stream};
+use crate::policy::{ServerKind, Snapshot};
+use crate::protocol::{self, IDENTITY_HEADER, Identity, SIGNATURE_HEADER};
+use crate::store::Pool;
+
+/// Shorter keys are refused.
+const KEY_BYTES: usize = 32;
+const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// The tool executor: what answers, apart from where it listens.
+pub struct Executor {
+    pub(in crate::executor) pool: Pool,
+    policy: Arc<ArcSwap<Snapshot>>,
+    key: Option<Secret>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Executor {
+    /// An executor over a site's database. It judges by whatever `policy` holds when a call comes in.
+    #[must_use]
+    pub fn new(pool: Pool, policy: Arc<ArcSwap<Snapshot>>, settings: &Settings) -> Self {
+        let key = match &settings.listen {
+            Listen::Unix(_) => None,
+            Listen::Tcp { key, .. } => Some(key.clone()),
+        };
+        Self { pool, policy, key, clock: Arc::new(SystemClock) }
+    }
+
+    /// Whether calls can be answered now.
+    ///
+    /// # Errors
+    /// Why not, in words fit for an operator.
+    pub async fn ready(&self) -> Result<(), String> {
+        self.pool.ready().await.map_err(|error| {
+            tracing::warn!(%error, "executor: database not ready");
+            "database does not answer".to_owned()
+        })
+    }
+}
+
+/// Serves until `shutdown` resolves and the calls at work have ended.
+///
+/// # Errors
+/// On TCP without a key of at least 32 bytes; when the listener fails.
+pub async fn serve(
+    listener: Listener,
+    executor: Arc<Executor>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    match listener {
+        Listener::Unix(listener) => {
+            axum::serve(OwnUid(listener), router(executor)).with_graceful_shutdown(shutdown).await
+        }
+        Listener::Tcp(listener) => {
+            if executor.key.as_ref().is_none_or(|key| key.len() < KEY_BYTES) {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "executor.key must have at least 32 bytes"));
+            }
+            axum::serve(listener, router(executor)).with_graceful_shutdown(shutdown).await
+        }
+    }
+}
+
+/// `POST /mcp/{server}`, and plain errors elsewhere.
+pub fn router(executor: Arc<Executor>) -> Router {
+    Router::new()
+        .route("/mcp/{server}", axum::routing::post(call).fallback(method_not_allowed))
+        .fallback(async || transport(StatusCode::NOT_FOUND, "route_not_found", "Route not found", ""))
+        .with_state(executor)
+}
+
+async fn method_not_allowed() -> Response {
+    let mut response = transport(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", "");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+/// One call: who asks, whom, what.
+async fn call(State(executor): State<Arc<Executor>>, Path(handle): Path<String>, request: Request<Body>) -> Response {
+    let policy = executor.policy.load_full();
+    let (head, body) = request.into_parts();
+    let server = policy.server(&handle).filter(|server| server.kind == ServerKind::Content);
+    let most = server.map_or(policy.limits.max_payload_bytes, |server| server.limits.max_payload_bytes);
+    let Ok(body) = axum::body::to_bytes(body, most).await else {
+        return transport(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large", "");
+    };
+    let identity = match executor.identity(&head.headers, &body) {
+        Some(identity) if identity.server == handle => identity,
+        _ => return transport(StatusCode::UNAUTHORIZED, "unauthenticated", "Unauthenticated", ""),
+    };
+    let Some(server) = server else {
+        return transport(StatusCode::NOT_FOUND, "server_not_found", "Server not found", &identity.trace_id);
+    };
+    match rpc::answer(&executor, &policy, server, &identity, &body).await {
+        Answer::Nothing => json(StatusCode::ACCEPTED, Vec::new()),
+        Answer::Json(body) => json(StatusCode::OK, body),
+        Answer::Session(body) => {
+            let mut response = json(StatusCode::OK, body);
+            let session = uuid::Uuid::new_v4().to_string();
+            let session = HeaderValue::from_str(&session).expect("a uuid is made of hex digits and dashes");
+            response.headers_mut().insert(SESSION_HEADER, session);
+            response
+        }
+        Answer::Denied => transport(StatusCode::FORBIDDEN, "tool_denied", "Tool denied by policy", &identity.trace_id),
+        Answer::Stream(call) => stream::respond(*call),
+    }
+}
+
+impl Executor {
+    fn identity(&self, headers: &HeaderMap, body: &[u8]) -> Option<Identity> {
+        // Twice is as good as never: two readers might take different ones.
+        let single = |name: &str| -> Result<Option<&str>, ()> {
+            let mut values = headers.get_all(name).iter();
+            let first = values.next().map(|value| value.to_str().map_err(drop)).transpose()?;
+            if values.next().is_some() { Err(()) } else { Ok(first) }
+        };
+        let (identity, signature) = (single(IDENTITY_HEADER).ok()?, single(SIGNATURE_HEADER).ok()?);
+        let now_s = self.clock.now_ms() / 1000;
+        protocol::verify_identity(identity, signature, body, self.key.as_ref(), now_s)
+            .inspect_err(|error| tracing::warn!(%error, "executor: identity refused"))
+            .ok()
+    }
+}
+
+fn transport(status: StatusCode, code: &str, message: &str, trace_id: &str) -> Response {
+    json(status, protocol::transport_error(code, message, trace_id))
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,127 @@
+//! The stages of a call that all tools share, and how a tool describes its own.
+
+use sea_query::SelectStatement;
+use serde_json::{Map, Value, json};
+
+use crate::executor::argument::{Arguments, Caps, Invalid};
+use crate::protocol::Identity;
+use crate::store::content::Document;
+use crate::store::model::{self, Model};
+use crate::store::{Error, Page, Pool, Reader, Row, Tables};
+
+/// A tool: what it is called, and its own stages.
+pub(in crate::executor) struct Tool {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub description: &'static str,
+    pub schema: fn(&Caps) -> Value,
+    pub validate: fn(&mut Arguments<'_>, &Caps) -> Result<Plan, Invalid>,
+}
+
+/// The query stage: the statement for some of the rows.
+type Query = Box<dyn Fn(&Tables, Page) -> SelectStatement + Send + Sync>;
+
+/// A validated call.
+pub(in crate::executor) struct Plan {
+    /// The rows asked for; `None` asks for one item.
+    pub page: Option<Page>,
+    /// `None`: documents.
+    pub model: Option<&'static Model>,
+    pub query: Query,
+}
+
+/// How far a call has come, in items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::executor) struct Progress {
+    pub done: u64,
+    /// The most there can be.
+    pub total: u64,
+}
+
+/// A call at work, page by page. Dropping it ends the query.
+pub(in crate::executor) struct Traversal {
+    plan: Plan,
+    toolset_version: String,
+    reader: Reader,
+    step: u64,
+    items: Vec<Value>,
+    finished: bool,
+}
+
+/// Every document and model may be read by whoever may call the tool: there are no rights per document, but this is
+/// where they would be asked.
+pub(in crate::executor) fn authorize(_caller: &Identity, _plan: &Plan) -> bool {
+    true
+}
+
+impl Traversal {
+    /// Starts a call that fetches `step` rows at a time (all at once when `None`).
+    pub(in crate::executor) async fn start(
+        pool: &Pool,
+        plan: Plan,
+        caps: &Caps,
+        step: Option<u64>,
+    ) -> Result<Self, Error> {
+        let step = step.unwrap_or(u64::MAX);
+        let toolset_version = caps.toolset_version.clone();
+        Ok(Self { plan, toolset_version, reader: pool.reader().await?, step, items: Vec::new(), finished: false })
+    }
+
+    /// Queries and maps the next page; `None` when there is none left.
+    pub(in crate::executor) async fn advance(&mut self) -> Result<Option<Progress>, Error> {
+        if self.finished {
+            return Ok(None);
+        }
+        let whole = self.plan.page.unwrap_or(Page { limit: 1, offset: 0 });
+        let done = self.items.len() as u64;
+        let page = Page { limit: self.step.min(whole.limit - done), offset: whole.offset + done };
+        let statement = (self.plan.query)(self.reader.tables(), page);
+        let rows = self.reader.fetch(&statement).await?;
+        for row in &rows {
+            self.items.push(map(self.plan.model, row)?);
+        }
+        let done = self.items.len() as u64;
+        self.finished = (rows.len() as u64) < page.limit || done >= whole.limit;
+        Ok(Some(Progress { done, total: if self.finished { done } else { whole.limit } }))
+    }
+
+    /// The structured result of a finished call.
+    pub(in crate::executor) fn respond(self) -> Value {
+        let count = self.items.len();
+        let mut meta = Map::new();
+        if let Some(page) = self.plan.page {
+            meta.insert("limit".to_owned(), page.limit.into());
+            meta.insert("offset".to_owned(), page.offset.into());
+            meta.insert("count".to_owned(), count.into());
+        }
+        meta.insert("toolsetVersion".to_owned(), self.toolset_version.into());
+        if let Some(model) = self.plan.model {
+            meta.insert("model".to_owned(), model.name.into());
+        }
+        match self.plan.page {
+            Some(_) => json!({"items": self.items, "meta": meta}),
+            None => json!({"item": self.items.into_iter().next(), "meta": meta}),
+        }
+    }
+}
+
+fn map(model: Option<&'static Model>, row: &Row) -> Result<Value, Error> {
+    match model {
+        Some(model) => model::read(model, row),
+        None => Ok(serde_json::to_value(Document::read(row)?).unwrap_or_default()),
+    }
+}
+
+/// The `CallToolResult` of a structured result.
+pub(in crate::executor) fn success(structured: &Value) -> Value {
+    json!({
+        "content": [{"type": "text", "text": structured.to_string()}],
+        "isError": false,
+        "structuredContent": structured,
+    })
+}
+
+/// The `CallToolResult` of refused arguments.
+pub(in crate::executor) fn refusal(invalid: &Invalid) -> Value {
+    json!({"content": [{"type": "text", "text": invalid.text()}], "isError": true})
+}
