@@ -13,4 +13,4 @@ mod signals;
 pub use executor::RunningExecutor;
 pub use plan::{Files, Plan};
 pub use policy::PolicyStore;
-pub use process::run;
+pub use process::{Up, run};

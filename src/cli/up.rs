@@ -1,0 +1,175 @@
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use base64::Engine as _;
+use rand::RngCore as _;
+
+use crate::app::{Files, Plan};
+use crate::auth::{MintClaims, mint};
+use crate::base::{Clock, Secret, SystemClock};
+use crate::cli::load::SetArgs;
+use crate::cli::service::{log, runtime};
+use crate::store::demo;
+
+/// How long the printed token lives, in seconds.
+const TOKEN_TTL_S: u64 = 12 * 3600;
+
+/// Try it: everything in one process.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  mcp-sidecar up\n  mcp-sidecar up --listen 127.0.0.1:9000 --demo-docs 1000 --set rate_limit.per_minute=5")]
+pub struct Args {
+    /// Where MCP clients connect
+    #[arg(long, default_value = "127.0.0.1:8087")]
+    listen: SocketAddr,
+    /// Where metrics, health and status are read
+    #[arg(long, default_value = "127.0.0.1:9087")]
+    admin: SocketAddr,
+    /// Where the key, the demo site and the audit log are kept
+    #[arg(long, value_name = "DIR", default_value = "var")]
+    data: PathBuf,
+    /// Instead of the embedded sidecar.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Instead of the embedded policy.toml; watched
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Documents to generate in a new demo site, beside its twelve
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    demo_docs: u32,
+    /// Listen beyond loopback although this is not for production
+    #[arg(long)]
+    i_know: bool,
+    #[command(flatten)]
+    set: SetArgs,
+}
+
+/// Runs until it is told to stop.
+///
+/// # Errors
+/// What is wrong with the files, or why it cannot start.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    for (flag, address) in [("--listen", args.listen), ("--admin", args.admin)] {
+        if !address.ip().is_loopback() && !args.i_know {
+            bail!("{flag} {address} is not loopback: `up` is for trying things out. Add --i-know if you mean it");
+        }
+    }
+    std::fs::create_dir_all(&args.data).with_context(|| format!("cannot make {}", args.data.display()))?;
+    let data = std::fs::canonicalize(&args.data)?;
+    let secret = match std::env::var("SAPI_JWT_SECRET") {
+        Ok(secret) if !secret.is_empty() => Secret::new(secret),
+        _ => key(&data)?,
+    };
+    let site = data.join("demo.sqlite");
+    let socket = data.join("executor.sock");
+    let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
+    let builtin = [
+        ("listen.http", format!("[\"{}\"]", args.listen)),
+        ("admin.listen", format!("\"{}\"", args.admin)),
+        ("control.socket", quoted(&data.join("control.sock"))),
+        ("audit.dir", quoted(&data.join("audit"))),
+        ("upstreams.executor.socket", quoted(&socket)),
+        ("executor.socket", quoted(&socket)),
+        ("database.url", quoted(Path::new(&format!("sqlite://{}", site.display())))),
+        ("stream.enabled", "true".to_owned()),
+        ("compat.emcp_models", "true".to_owned()),
+    ];
+    let builtin: Vec<(&str, &str)> = builtin.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let overrides = args.set.overrides().with_builtin(&builtin);
+    let files = Files { sidecar: args.config, executor: None, policy: args.policy };
+    let sidecar = Plan::load_sidecar(&files, &overrides, &data).map_err(|r| anyhow::anyhow!("{r}"))?;
+    let executor = Plan::load_executor(&files, &overrides, &data).map_err(|r| anyhow::anyhow!("{r}"))?;
+    let handle = log(&sidecar.log)?;
+    let runtime = runtime()?;
+    if !site.exists() {
+        eprintln!("making the demo site in {} ({} generated documents)", site.display(), args.demo_docs);
+    }
+    runtime.block_on(demo::create(&site, args.demo_docs)).context("cannot make the demo site")?;
+    let plan = Plan {
+        files,
+        overrides,
+        extra_secrets: vec![secret.clone()],
+        data,
+        sidecar: Some(sidecar),
+        executor: Some(executor),
+        last_good: false,
+    };
+    runtime.block_on(crate::app::run(plan, Some(handle), |up| announce(up, &secret)))
+}
+
+fn announce(up: &crate::app::Up, secret: &Secret) {
+    let routes = &up.policy.routes;
+    let handle = up.policy.servers.first().map_or("content", |server| &*server.handle);
+    let segments = [&*routes.base, &*routes.version, &*routes.api_prefix, handle];
+    let path: Vec<&str> = segments.into_iter().filter(|segment| !segment.is_empty()).collect();
+    let token = mint(
+        secret,
+        &MintClaims {
+            sub: "developer".to_owned(),
+            scopes: vec!["mcp:read".to_owned(), "mcp:call".to_owned()],
+            user_id: Some(1),
+            issuer: non_empty(&up.policy.auth.issuer),
+            audience: non_empty(&up.policy.auth.audience),
+            issued_at_s: SystemClock.now_ms() / 1000,
+            ttl_s: TOKEN_TTL_S,
+            jti: None,
+        },
+    );
+    let mut out = std::io::stdout().lock();
+    let mut line = |text: String| {
+        let _ = writeln!(out, "{text}");
+    };
+    let mut url = String::new();
+    for address in &up.mcp {
+        url = format!("http://{address}/{}", path.join("/"));
+        line(format!("mcp     {url}"));
+    }
+    if let Some(address) = up.admin {
+        line(format!("admin   http://{address}"));
+    }
+    if let Some(path) = &up.control {
+        line(format!("control {}", path.display()));
+    }
+    line(format!("token   {token}"));
+    line(String::new());
+    line("This is for trying things out, not for production. Try:".to_owned());
+    line(format!("  curl -s {url} -H 'Authorization: Bearer {token}' \\"));
+    line("    -H 'Content-Type: application/json' \\".to_owned());
+    line("    -d '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"evo.content.search\",\"arguments\":{\"limit\":3}}}'".to_owned());
+    line(String::new());
+    line("ready".to_owned());
+    let _ = out.flush();
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// The data directory's key, made on first use: 32 random bytes as base64url.
+fn key(data: &Path) -> anyhow::Result<Secret> {
+    let path = data.join("jwt.key");
+    if !path.exists() {
+        let mut bytes = [0_u8; 32];
+        rand::rng().fill_bytes(&mut bytes);
+        let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(text.as_bytes())?;
+    }
+    read_key(data)
+}
+
+/// Reads the key that [`key`] made.
+///
+/// # Errors
+/// When it is not there or too short.
+pub fn read_key(data: &Path) -> anyhow::Result<Secret> {
+    let path = data.join("jwt.key");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the key {}", path.display()))?;
+    let text = text.trim();
+    if text.len() < 32 {
+        bail!("the key {} is shorter than 32 bytes: delete it, and `up` makes another", path.display());
+    }
+    Ok(Secret::new(text))
+}
