@@ -165,9 +165,9 @@ mod tests {
             [
                 "emcp-2020-01-01.log.gz",
                 "emcp-2020-13-99.log",
+                "emcp-20200101.log",
                 "emcp-2023-11-13.log",
                 "emcp-2023-11-14.log",
-                "emcp-20200101.log",
                 "emcp-x-2020-01-01.log",
                 "other-2020-01-01.log",
             ]

@@ -262,12 +262,12 @@ impl Writer {
         let lost = (self.shared.capacity - self.shared.places.available_permits()) as u64;
         let unwritten = (self.group.places + state.queue.len()) as u64 + self.group.denials;
         state.queue.clear();
-        state.lost = lost;
-        state.ended = true;
-        self.shared.ended.notify_all();
-        drop(state);
+        // Counted before anybody learns of the end, and under the lock, so that no record slips in between.
         if unwritten > 0 {
             event::audit_dropped(&self.shared.metrics, AuditDrop::Closed, unwritten);
         }
+        state.lost = lost;
+        state.ended = true;
+        self.shared.ended.notify_all();
     }
 }
