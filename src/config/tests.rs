@@ -1,0 +1,90 @@
+use std::path::Path;
+
+use super::*;
+
+fn policy(text: &str) -> Result<crate::policy::Snapshot, Report> {
+    let source = Source::embedded("policy.toml", text, Path::new("."));
+    load_policy(&source, &Overrides::default(), PolicyContext::default())
+}
+
+#[test]
+fn the_shipped_files_load() {
+    let overrides = Overrides::default();
+    let sidecar = load_sidecar(&Source::embedded("sidecar.toml", embedded::SIDECAR, Path::new("/x")), &overrides);
+    sidecar.unwrap_or_else(|report| panic!("{report}"));
+    let executor = load_executor(&Source::embedded("executor.toml", embedded::EXECUTOR, Path::new("/x")), &overrides);
+    executor.unwrap_or_else(|report| panic!("{report}"));
+    let snapshot = policy(embedded::POLICY).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(snapshot.servers.len(), 1);
+    assert_eq!(snapshot.servers[0].per_minute, 30);
+    assert_eq!(snapshot.servers[0].limits.max_payload_bytes, 128 * 1024);
+    let up = Overrides::default().with_builtin(embedded::UP_OVERRIDES);
+    let source = Source::embedded("policy.toml", embedded::POLICY, Path::new("."));
+    let up = load_policy(&source, &up, PolicyContext::default()).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(up.domain.models_allow.len(), 13);
+    assert!(!loosened(&snapshot, &up).is_empty());
+    assert!(loosened(&snapshot, &snapshot).is_empty());
+}
+
+#[test]
+fn every_prefix_of_the_shipped_policy_is_refused() {
+    let whole = embedded::POLICY.trim_end();
+    for length in 0..whole.len() {
+        if whole.is_char_boundary(length) {
+            assert!(policy(&whole[..length]).is_err(), "accepted after {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn all_problems_are_found_at_once_and_placed() {
+    let bad = embedded::POLICY
+        .replace("per_minute = 60", "per_minte = 60")
+        .replace("\"local\"      #", "\"locl\"      #")
+        .replace("max_depth = 6", "max_depth = 0")
+        .replace("require_exp = true", "require_exp = \"yes\"")
+        .replace("\"evo.model.*\"]", "\"evo model\"]");
+    let report = policy(&bad).expect_err("five mistakes");
+    let text = report.render();
+    for expected in [
+        "did you mean `per_minute`?",
+        "did you mean \"local\"?",
+        "`domain.content.max_depth` is out of range: 0",
+        "`auth.require_exp` must be true or false, not a string",
+        "`servers[0].allow_tools[1]`",
+        "`rate_limit.per_minute` is missing",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    assert!(report.problems.iter().all(|problem| problem.line > 0 && problem.column > 0));
+}
+
+#[test]
+fn an_override_goes_to_its_file_and_a_stray_one_is_a_problem() {
+    let source = Source::embedded("policy.toml", embedded::POLICY, Path::new("."));
+    let set = |key: &str, value: &str| Overrides { set: vec![(key.into(), value.into())], ..Overrides::default() };
+    let load = |overrides: &Overrides| load_policy(&source, overrides, PolicyContext::default());
+    let snapshot = load(&set("servers.content.rate_limit.per_minute", "7")).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(snapshot.servers[0].per_minute, 7);
+    assert!(load(&set("listen.http", "[]")).is_ok(), "belongs to sidecar.toml");
+    let report = load(&set("rate_limt.enabled", "true")).expect_err("unknown");
+    assert_eq!(report.problems[0].file, "--set rate_limt.enabled");
+}
+
+#[test]
+fn a_watch_sees_writes_and_symlink_swaps() {
+    let dir = tempfile::tempdir().expect("directory");
+    for name in ["a", "b"] {
+        std::fs::create_dir(dir.path().join(name)).expect("directory");
+        std::fs::write(dir.path().join(name).join("policy.toml"), name).expect("file");
+    }
+    let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, dir.path().join(at)).expect("link");
+    link("a", "..data");
+    link("..data/policy.toml", "policy.toml");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let _watch = watch(&dir.path().join("policy.toml"), move |bytes| drop(sender.send(bytes))).expect("watch");
+    link("b", "..new");
+    std::fs::rename(dir.path().join("..new"), dir.path().join("..data")).expect("rename");
+    let wait = std::time::Duration::from_secs(5);
+    assert_eq!(receiver.recv_timeout(wait).expect("swap"), b"b");
+}
