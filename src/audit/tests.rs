@@ -98,7 +98,7 @@ fn lines_come_out_in_order_and_close_flushes() {
     let disk = Disk::with_room(usize::MAX);
     let (audit, ..) = on_disk(&disk, Durability::Buffered, 1000);
     for number in 0..1000 {
-        let _ = audit.try_reserve().expect("a place").write(numbered(number));
+        drop(audit.try_reserve().expect("a place").write(numbered(number)));
     }
     audit.close(PATIENCE).expect("flushed");
     assert_eq!(numbers(&disk.lines()), (0..1000).collect::<Vec<_>>());
@@ -109,7 +109,7 @@ fn lines_come_out_in_order_and_close_flushes() {
 fn buffered_lines_appear_without_close() {
     let disk = Disk::with_room(usize::MAX);
     let (audit, ..) = on_disk(&disk, Durability::Buffered, 8);
-    let _ = audit.try_reserve().expect("a place").write(numbered(1));
+    drop(audit.try_reserve().expect("a place").write(numbered(1)));
     until("flushed", || disk.lines().len() == 1);
     audit.close(PATIENCE).expect("flushed");
 }
@@ -132,7 +132,7 @@ async fn a_full_disk_refuses_and_recovers_with_whole_lines() {
     let disk = Disk::with_room(700);
     let (audit, metrics, _) = on_disk(&disk, Durability::Buffered, 4);
     for number in 0..4 {
-        let _ = audit.reserve().await.expect("a place").write(numbered(number));
+        drop(audit.reserve().await.expect("a place").write(numbered(number)));
     }
     let started = Instant::now();
     assert_eq!(audit.reserve().await.err(), Some(Full));
@@ -142,7 +142,7 @@ async fn a_full_disk_refuses_and_recovers_with_whole_lines() {
 
     disk.0.lock().room = usize::MAX;
     until("recovered", || audit.healthy());
-    let _ = audit.reserve().await.expect("a place again").write(numbered(4));
+    drop(audit.reserve().await.expect("a place again").write(numbered(4)));
     audit.close(PATIENCE).expect("flushed");
     assert_eq!(numbers(&disk.lines()), [0, 1, 2, 3, 4]);
     assert_eq!(metrics.audit_lost(), 0);
@@ -163,7 +163,7 @@ fn close_on_a_full_disk_ends_at_its_deadline_and_says_what_is_lost() {
     let disk = Disk::default();
     let (audit, metrics, _) = on_disk(&disk, Durability::Buffered, 4);
     for number in 0..3 {
-        let _ = audit.try_reserve().expect("a place").write(numbered(number));
+        drop(audit.try_reserve().expect("a place").write(numbered(number)));
     }
     assert_eq!(audit.close(Duration::from_millis(50)), Err(Unflushed { lost: 3 }));
     assert_eq!(metrics.audit_lost(), 3);
@@ -179,7 +179,7 @@ fn a_real_full_device_is_survived() {
     let clock = Arc::new(ManualClock::at(NOW));
     let audit =
         Audit::open(&settings(dir.path(), Durability::Buffered, 4), metrics(), Arc::clone(&clock) as _).expect("opens");
-    let _ = audit.try_reserve().expect("a place").write(numbered(1));
+    drop(audit.try_reserve().expect("a place").write(numbered(1)));
     until("noticed", || !audit.healthy());
     // The next day's file lies on a disk with room.
     clock.advance_ms(86_400_000);
@@ -209,7 +209,7 @@ fn close_waits_for_slots_that_are_out() {
     let closing = audit.clone();
     let close = std::thread::spawn(move || closing.close(PATIENCE));
     until("closing", || audit.try_reserve().is_none());
-    let _ = slot.write(numbered(9));
+    drop(slot.write(numbered(9)));
     assert_eq!(close.join().expect("no panic"), Ok(()));
     assert_eq!(numbers(&disk.lines()), [9]);
 }
@@ -226,7 +226,7 @@ fn denials_are_aggregated_and_take_no_places() {
     clock.advance_ms(1000);
     audit.deny(denial());
     until("written", || disk.lines().iter().any(|line| line["repeats"] == 999));
-    let _ = slot.write(numbered(1));
+    drop(slot.write(numbered(1)));
     audit.close(PATIENCE).expect("flushed");
     let lines = disk.lines();
     assert_eq!(lines.iter().filter(|line| line["decision"] == "deny").count(), 3);
@@ -253,12 +253,12 @@ fn reopen_makes_a_new_file_after_a_move() {
         .expect("opens");
     let (path, moved) = (dir.path().join("emcp-2023-11-14.log"), dir.path().join("moved"));
     let count = |path: &Path| std::fs::read_to_string(path).map_or(0, |text| text.lines().count());
-    let _ = audit.try_reserve().expect("a place").write(numbered(1));
+    drop(audit.try_reserve().expect("a place").write(numbered(1)));
     until("first line", || count(&path) == 1);
     std::fs::rename(&path, &moved).expect("rename");
     audit.reopen();
     until("new file", || path.exists());
-    let _ = audit.try_reserve().expect("a place").write(numbered(2));
+    drop(audit.try_reserve().expect("a place").write(numbered(2)));
     audit.close(PATIENCE).expect("flushed");
     assert_eq!((count(&moved), count(&path)), (1, 1));
 }

@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn commands_become_requests_and_answers_texts() {
-        let cases: [(&[&str], &str, &str, Result<&str, &str>); 5] = [
+        type Case = (&'static [&'static str], &'static str, &'static str, Result<&'static str, &'static str>);
+        let cases: [Case; 5] = [
             (&["reload"], r#"{"command":"reload"}"#, r#"{"ok":true,"message":"revision 2"}"#, Ok("revision 2")),
             (&["status"], r#"{"command":"status"}"#, r#"{"ok":true,"status":{"a":1}}"#, Ok("{\n  \"a\": 1\n}")),
             (
