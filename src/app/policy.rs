@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::app::plan::Files;
 use crate::base::{Clock, Secret};
-use crate::config::{Overrides, Report, last_good, load_policy, loosened};
+use crate::config::{Overrides, PolicyContext, Report, last_good, load_policy, loosened};
 use crate::policy::Snapshot;
 use crate::telemetry::{Metrics, event};
 
@@ -15,7 +15,7 @@ pub struct PolicyStore {
     files: Files,
     overrides: Overrides,
     extra_secrets: Vec<Secret>,
-    upstreams: Vec<String>,
+    upstreams: Option<Vec<String>>,
     data: PathBuf,
     current: Arc<ArcSwap<Snapshot>>,
     /// What the last refused load said; `None` after a good one.
@@ -30,8 +30,8 @@ pub struct PolicyInputs {
     pub files: Files,
     pub overrides: Overrides,
     pub extra_secrets: Vec<Secret>,
-    /// Names of the configured upstreams, which servers may refer to.
-    pub upstreams: Vec<String>,
+    /// Names of the configured upstreams, which servers may refer to; `None` where they are not known.
+    pub upstreams: Option<Vec<String>>,
     pub data: PathBuf,
     /// Start from the last good policy when the file is bad.
     pub last_good: bool,
@@ -44,7 +44,13 @@ impl PolicyStore {
     /// Everything that is wrong with it (and, when asked for, with the last good one).
     pub fn start(inputs: PolicyInputs, clock: Arc<dyn Clock>) -> Result<Self, Report> {
         let PolicyInputs { files, overrides, extra_secrets, upstreams, data, last_good: fall_back } = inputs;
-        let load = |source: &_| load_policy(source, &overrides, 1, clock.now_ms(), &upstreams, &extra_secrets);
+        let context = PolicyContext {
+            revision: 1,
+            now_ms: clock.now_ms(),
+            upstreams: upstreams.as_deref(),
+            extra_secrets: &extra_secrets,
+        };
+        let load = |source: &_| load_policy(source, &overrides, context);
         let first = files.policy_source(&data).and_then(|source| Ok((load(&source)?, source)));
         let (snapshot, problem) = match first {
             Ok((snapshot, source)) => {
@@ -52,9 +58,9 @@ impl PolicyStore {
                 (snapshot, None)
             }
             Err(report) if fall_back => {
-                let Some(source) = last_good::load(&data)? else { return Err(report) };
+                let source = last_good::load(&data)?;
                 tracing::error!(problems = report.problems.len(), "policy refused, starting from the last good one");
-                (load(&source)?, Some(report.to_string()))
+                (load(&source)?, Some(report.render()))
             }
             Err(report) => return Err(report),
         };
@@ -99,13 +105,18 @@ impl PolicyStore {
         let now_ms = self.clock.now_ms();
         let revision = old.revision + 1;
         let loaded = self.files.policy_source(&self.data).and_then(|source| {
-            let snapshot =
-                load_policy(&source, &self.overrides, revision, now_ms, &self.upstreams, &self.extra_secrets)?;
+            let context = PolicyContext {
+                revision,
+                now_ms,
+                upstreams: self.upstreams.as_deref(),
+                extra_secrets: &self.extra_secrets,
+            };
+            let snapshot = load_policy(&source, &self.overrides, context)?;
             Ok((snapshot, source))
         });
         match loaded {
             Err(report) => {
-                let text = report.to_string();
+                let text = report.render();
                 event::policy_refused(metrics, old.revision, report.problems.len(), &text);
                 *self.problem.lock() = Some(text.clone());
                 Err(text)

@@ -36,7 +36,7 @@ pub struct Up {
 pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up)) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut signals = Signals::take()?;
-    let upstreams = plan.sidecar.as_ref().map_or_else(Vec::new, |s| s.proxy.upstreams.keys().cloned().collect());
+    let upstreams = plan.sidecar.as_ref().map(|s| s.proxy.upstreams.keys().cloned().collect());
     let inputs = PolicyInputs {
         files: plan.files,
         overrides: plan.overrides,
@@ -45,7 +45,7 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
         data: plan.data,
         last_good: plan.last_good,
     };
-    let policy = Arc::new(PolicyStore::start(inputs, Arc::clone(&clock)).map_err(|r| anyhow::anyhow!("{r}"))?);
+    let policy = Arc::new(PolicyStore::start(inputs, Arc::clone(&clock)).map_err(|r| anyhow::anyhow!("{}", r.render()))?);
     let first = policy.current().load_full();
     let handles: Vec<String> = first.servers.iter().map(|server| server.handle.to_string()).collect();
     let metrics = Metrics::new(&handles)?;
@@ -154,7 +154,7 @@ async fn until(mut ending: watch::Receiver<bool>) {
 fn watch_policy(panel: &Arc<Panel>) -> anyhow::Result<Option<config::Watch>> {
     let Some(path) = panel.policy.path() else { return Ok(None) };
     let watched = Arc::clone(panel);
-    let watch = config::watch(path, move || {
+    let watch = config::watch(path, move |_| {
         let _ = watched.reload();
     })
     .with_context(|| format!("cannot watch {}", path.display()))?;

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use crate::app::Files;
 use crate::base::{Clock, Secret, SystemClock};
-use crate::config::{Overrides, load_policy, parse_set};
+use crate::config::{Overrides, PolicyContext, load_policy, parse_set};
 use crate::policy::Snapshot;
 
 /// Values that override the files, from the command line.
@@ -45,10 +45,11 @@ impl PolicyArgs {
             None => Vec::new(),
         };
         let files = Files { policy: Some(self.policy.clone()), ..Files::default() };
-        let source = files.policy_source(Path::new(".")).map_err(|report| anyhow::anyhow!("{report}"))?;
+        let source = files.policy_source(Path::new(".")).map_err(|report| anyhow::anyhow!("{}", report.render()))?;
         // Which upstreams exist is the business of sidecar.toml: a decision does not depend on it.
-        let upstreams: Option<&[String]> = None;
-        load_policy(&source, &self.set.overrides(), 1, SystemClock.now_ms(), upstreams, &secrets)
-            .map_err(|report| anyhow::anyhow!("{report}"))
+        let context =
+            PolicyContext { revision: 1, now_ms: SystemClock.now_ms(), upstreams: None, extra_secrets: &secrets };
+        load_policy(&source, &self.set.overrides(), context)
+            .map_err(|report| anyhow::anyhow!("{}", report.render()))
     }
 }

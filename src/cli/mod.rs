@@ -45,10 +45,10 @@ pub fn run() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Proxy(args) => service::proxy(args),
         Command::Executor(args) => service::executor(args),
-        Command::Check(args) => return check::run(&args),
+        Command::Check(args) => return ExitCode::from(check::run(args)),
         Command::Token(args) => token::command(&args),
         Command::Explain(args) => explain::command(&args),
-        Command::Ctl(args) => ctl::run(&args),
+        Command::Ctl(args) => ctl::run(&args, Some(std::path::Path::new("var/control.sock"))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

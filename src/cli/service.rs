@@ -52,7 +52,7 @@ pub struct ExecutorArgs {
 pub fn proxy(args: ProxyArgs) -> anyhow::Result<()> {
     let files = Files { sidecar: Some(args.config), executor: None, policy: Some(args.policy) };
     let overrides = args.set.overrides();
-    let sidecar = Plan::load_sidecar(&files, &overrides, Path::new(".")).map_err(|r| anyhow::anyhow!("{r}"))?;
+    let sidecar = Plan::load_sidecar(&files, &overrides, Path::new(".")).map_err(|r| anyhow::anyhow!("{}", r.render()))?;
     let log = log(&sidecar.log)?;
     std::fs::create_dir_all(&args.data)?;
     let plan = Plan {
@@ -79,7 +79,7 @@ pub fn proxy(args: ProxyArgs) -> anyhow::Result<()> {
 pub fn executor(args: ExecutorArgs) -> anyhow::Result<()> {
     let files = Files { sidecar: None, executor: Some(args.config), policy: Some(args.policy) };
     let overrides = args.set.overrides();
-    let executor = Plan::load_executor(&files, &overrides, Path::new(".")).map_err(|r| anyhow::anyhow!("{r}"))?;
+    let executor = Plan::load_executor(&files, &overrides, Path::new(".")).map_err(|r| anyhow::anyhow!("{}", r.render()))?;
     let log = log(&Log::default())?;
     std::fs::create_dir_all(&args.data)?;
     let plan = Plan {

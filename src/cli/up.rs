@@ -79,8 +79,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let builtin: Vec<(&str, &str)> = builtin.iter().map(|(key, value)| (*key, value.as_str())).collect();
     let overrides = args.set.overrides().with_builtin(&builtin);
     let files = Files { sidecar: args.config, executor: None, policy: args.policy };
-    let sidecar = Plan::load_sidecar(&files, &overrides, &data).map_err(|r| anyhow::anyhow!("{r}"))?;
-    let executor = Plan::load_executor(&files, &overrides, &data).map_err(|r| anyhow::anyhow!("{r}"))?;
+    let sidecar = Plan::load_sidecar(&files, &overrides, &data).map_err(|r| anyhow::anyhow!("{}", r.render()))?;
+    let executor = Plan::load_executor(&files, &overrides, &data).map_err(|r| anyhow::anyhow!("{}", r.render()))?;
     let handle = log(&sidecar.log)?;
     let runtime = runtime()?;
     if !site.exists() {

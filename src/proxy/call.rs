@@ -82,7 +82,7 @@ impl Call<'_> {
         let malformed = headers::check_mcp(&self.headers, &self.policy.security.allow_origins).err();
         let verified = self.credential(now_ms);
         let principal: Result<&Principal, Reason> = match &verified {
-            Ok(verified) => Ok(verified.principal()),
+            Ok(who) => Ok(who.principal()),
             Err(reason) => Err(*reason),
         };
         let credential = principal.map_or_else(Credential::Refused, Credential::Principal);
