@@ -1,8 +1,215 @@
-use crate::policy::{Decision, Facts, Snapshot};
+use std::sync::{Arc, LazyLock};
+
+use crate::base::Principal;
+use crate::policy::{
+    AuthMode, Body, Charge, Charges, Credential, Decision, Denial, Facts, HttpMethod, LocalAnswer, MediaType, Outcome,
+    PatternSet, RateKey, Reason, Rule, RuleSite, ScopeMap, Server, Snapshot, Window,
+};
+use crate::protocol::{Arguments, Envelope, Method, MethodClass, Params};
+
+const WINDOW: Window = Window::FromFirstHit { seconds: 60 };
+const WRITE_PREFIX: &str = "evo.write.";
+const MAX_NAME_BYTES: usize = 128;
+const MAX_URI_BYTES: usize = 2048;
+
+/// The server part of the key of the bucket over everything.
+static EVERY_SERVER: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("*"));
 
 /// Decides about one request (decisions O1). Pure; the proxy and `explain` both call it.
 #[must_use]
 pub fn decide(snapshot: &Snapshot, facts: &Facts<'_>) -> Decision {
-    let _ = (snapshot, facts);
-    unimplemented!()
+    let server = snapshot.server(facts.server);
+    let method = match (facts.media_type, facts.body) {
+        (MediaType::Json, Body::Call(envelope)) => MethodClass::of(&envelope.method),
+        _ => MethodClass::Unknown,
+    };
+    let mut charges = Charges::new();
+    let outcome = match admit(snapshot, facts, server) {
+        Err(denial) => Outcome::Deny(denial),
+        Ok((principal, scope_rule)) => {
+            charges = charge(snapshot, server, principal, method);
+            judge(snapshot, facts, server, scope_rule).unwrap_or_else(Outcome::Deny)
+        }
+    };
+    Decision { charges, outcome, method }
+}
+
+/// The stages before the charge: a request refused here costs nothing.
+fn admit<'a>(
+    snapshot: &Snapshot,
+    facts: &Facts<'a>,
+    server: Option<&Arc<Server>>,
+) -> Result<(&'a Principal, Rule), Denial> {
+    if let Some(reason) = facts.malformed {
+        return Err(builtin(reason, "request"));
+    }
+    let principal = match facts.credential {
+        Credential::Principal(principal) => principal,
+        Credential::Refused(reason) => return Err(builtin(reason, "auth.token")),
+    };
+    if facts.http_method != HttpMethod::Post {
+        return Err(builtin(Reason::MethodNotAllowed, "http.method"));
+    }
+    let Body::Call(envelope) = facts.body else { return Ok((principal, Rule::Builtin("scope.no_method"))) };
+    if snapshot.auth.mode == AuthMode::None {
+        return Ok((principal, Rule::Builtin("auth.mode")));
+    }
+    if !snapshot.auth.require_scopes {
+        return Ok((principal, Rule::Builtin("auth.require_scopes")));
+    }
+    if envelope.method == Method::ServerDiscover.as_str() {
+        return Ok((principal, Rule::Builtin("server.discover")));
+    }
+    let map = server.map_or(&snapshot.auth.scope_map, |server| &server.scope_map);
+    check_scope(map, principal, &envelope.method).map(|rule| (principal, rule))
+}
+
+fn check_scope(map: &ScopeMap, principal: &Principal, method: &str) -> Result<Rule, Denial> {
+    let (required, site) = map.required(method);
+    let rule = site.map_or(Rule::Builtin("scope.unmatched"), key);
+    if principal.scopes().iter().any(|scope| scope == "*" || scope == required) {
+        return Ok(rule);
+    }
+    Err(Denial { required_scope: Some(Arc::from(required)), ..Denial::new(Reason::ScopeDenied, rule) })
+}
+
+fn charge(snapshot: &Snapshot, server: Option<&Arc<Server>>, principal: &Principal, method: MethodClass) -> Charges {
+    let mut charges = Charges::new();
+    let policy = snapshot.rate_limit;
+    if !policy.enabled {
+        return charges;
+    }
+    let limit = server.map_or(policy.per_minute, |server| server.per_minute);
+    let handle = server.map_or(&snapshot.unknown_handle, |server| &server.handle);
+    let principal = principal.digest();
+    if limit > 0 {
+        let key = RateKey { principal, server: Arc::clone(handle), method: Some(method) };
+        charges.push(Charge { key, limit, window: WINDOW });
+    }
+    if policy.total_per_minute > 0 {
+        let key = RateKey { principal, server: Arc::clone(&EVERY_SERVER), method: None };
+        charges.push(Charge { key, limit: policy.total_per_minute, window: WINDOW });
+    }
+    charges
+}
+
+/// The stages after the charge.
+fn judge(
+    snapshot: &Snapshot,
+    facts: &Facts<'_>,
+    server: Option<&Arc<Server>>,
+    scope_rule: Rule,
+) -> Result<Outcome, Denial> {
+    if facts.media_type != MediaType::Json {
+        return Err(builtin(Reason::UnsupportedMediaType, "media_type"));
+    }
+    let envelope = match facts.body {
+        Body::TooLarge => return Err(builtin(Reason::PayloadTooLarge, "limits.max_payload_kb")),
+        Body::Unread(reason) => return Err(builtin(reason, "body")),
+        Body::Refused(refused) => return Err(builtin(Reason::Parse(refused.refusal), "parse")),
+        Body::Call(envelope) => envelope,
+    };
+    if snapshot.security.allow_servers.find(facts.server).is_none() {
+        return Err(builtin(Reason::ServerDenied, "security.allow_servers"));
+    }
+    let method = Method::from_name(&envelope.method);
+    let target = check_shape(envelope, method)?;
+    check_headers(facts, envelope, target)?;
+    let item_rule = check_target(snapshot, server, target)?;
+    let Some(server) = server else { return Err(builtin(Reason::ServerNotFound, "servers")) };
+    if method == Some(Method::ServerDiscover) {
+        return Ok(Outcome::Answer { answer: LocalAnswer::MethodNotFound, rule: Rule::Builtin("server.discover") });
+    }
+    Ok(Outcome::Forward { server: Arc::clone(server), rule: item_rule.unwrap_or(scope_rule) })
+}
+
+/// What a call acts on, where lists decide about it.
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    None,
+    Tool(&'a str),
+    Prompt(&'a str),
+    Resource(&'a str),
+}
+
+fn check_shape<'a>(envelope: &'a Envelope<'_>, method: Option<Method>) -> Result<Target<'a>, Denial> {
+    if envelope.params == Params::Other {
+        return Err(builtin(Reason::BadParams, "params"));
+    }
+    let named = || match envelope.name.as_deref() {
+        None => Err(builtin(Reason::NameMissing, "params.name")),
+        Some(name) if !is_name(name) => Err(builtin(Reason::NameInvalid, "params.name")),
+        Some(_) if envelope.arguments == Arguments::Other => Err(builtin(Reason::BadArguments, "params.arguments")),
+        Some(name) => Ok(name),
+    };
+    match method {
+        Some(Method::ToolsCall) => named().map(Target::Tool),
+        Some(Method::PromptsGet) => named().map(Target::Prompt),
+        Some(Method::ResourcesRead | Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) => {
+            match envelope.uri.as_deref() {
+                Some(uri) if is_uri(uri) => Ok(Target::Resource(uri)),
+                _ => Err(builtin(Reason::UriInvalid, "params.uri")),
+            }
+        }
+        _ => Ok(Target::None),
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./:-".contains(&b))
+}
+
+/// Dot segments are refused too: an upstream that resolves them would read another resource than was judged.
+fn is_uri(uri: &str) -> bool {
+    (1..=MAX_URI_BYTES).contains(&uri.len())
+        && !uri.contains(char::is_control)
+        && !uri
+            .split(['/', '\\'])
+            .any(|part| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | ".."))
+}
+
+/// Volunteered headers must say what the body says.
+fn check_headers(facts: &Facts<'_>, envelope: &Envelope<'_>, target: Target<'_>) -> Result<(), Denial> {
+    let same_method = facts.headers.method.is_none_or(|method| method == envelope.method);
+    let same_name = match (facts.headers.name, target) {
+        (Some(header), Target::Tool(name) | Target::Prompt(name) | Target::Resource(name)) => header == name,
+        _ => true,
+    };
+    if same_method && same_name { Ok(()) } else { Err(builtin(Reason::HeaderMismatch, "headers")) }
+}
+
+/// Deny beats allow, and what no list allows is denied. For an unknown server the global lists alone apply.
+fn check_target(snapshot: &Snapshot, server: Option<&Arc<Server>>, target: Target<'_>) -> Result<Option<Rule>, Denial> {
+    let security = &snapshot.security;
+    let allowed = |list: fn(&Server) -> &PatternSet, name: &str, reason, word| match server {
+        None => Ok(None),
+        Some(server) => match list(server).find(name) {
+            Some(site) => Ok(Some(key(site))),
+            None => Err(builtin(reason, word)),
+        },
+    };
+    match target {
+        Target::None => Ok(None),
+        Target::Prompt(name) => allowed(|s| &s.allow_prompts, name, Reason::PromptDenied, "allow_prompts"),
+        Target::Resource(uri) => allowed(|s| &s.allow_resources, uri, Reason::ResourceDenied, "allow_resources"),
+        Target::Tool(name) => {
+            let denied = security.deny_tools.find(name).or_else(|| server.and_then(|s| s.deny_tools.find(name)));
+            if let Some(site) = denied {
+                return Err(Denial::new(Reason::ToolDenied, key(site)));
+            }
+            if !security.enable_write_tools && name.starts_with(WRITE_PREFIX) {
+                return Err(Denial::new(Reason::ToolDenied, key(&security.write_tools_site)));
+            }
+            allowed(|s| &s.allow_tools, name, Reason::ToolDenied, "allow_tools")
+        }
+    }
+}
+
+fn key(site: &RuleSite) -> Rule {
+    Rule::Key(site.clone())
+}
+
+fn builtin(reason: Reason, word: &'static str) -> Denial {
+    Denial::new(reason, Rule::Builtin(word))
 }

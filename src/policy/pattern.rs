@@ -1,4 +1,8 @@
+use std::collections::HashMap;
+
 use crate::policy::RuleSite;
+
+const MAX_BYTES: usize = 256;
 
 /// A case-sensitive glob in which `*` matches any run, `/` included; without `*` an exact name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +25,16 @@ impl Pattern {
     /// # Errors
     /// When it is empty, too long or holds other characters than names and `*` do.
     pub fn new(text: &str) -> Result<Self, InvalidPattern> {
-        let _ = text;
-        unimplemented!()
+        if text.is_empty() {
+            return Err(InvalidPattern::Empty);
+        }
+        if text.len() > MAX_BYTES {
+            return Err(InvalidPattern::TooLong);
+        }
+        match text.chars().find(|c| !(c.is_ascii_alphanumeric() || "_./:-*".contains(*c))) {
+            Some(foreign) => Err(InvalidPattern::Character(foreign)),
+            None => Ok(Self(text.to_owned())),
+        }
     }
 
     /// The pattern as written.
@@ -34,8 +46,15 @@ impl Pattern {
     /// Whether the whole of `name` matches. Linear time, whatever the pattern.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let _ = name;
-        unimplemented!()
+        let Some((head, rest)) = self.0.split_once('*') else { return self.0 == name };
+        let Some(mut name) = name.strip_prefix(head) else { return false };
+        let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+        // Greedy from the left is enough: whatever an earlier piece leaves over, the `*` behind it takes.
+        for piece in middle.split('*').filter(|piece| !piece.is_empty()) {
+            let Some(at) = name.find(piece) else { return false };
+            name = &name[at + piece.len()..];
+        }
+        name.ends_with(tail)
     }
 }
 
@@ -44,25 +63,120 @@ impl Pattern {
 #[derive(Clone, Debug, Default)]
 pub struct PatternSet {
     patterns: Vec<(Pattern, RuleSite)>,
+    exact: HashMap<String, usize>,
+    /// Sorted by text.
+    prefixes: Vec<Prefix>,
+    /// Positions of the patterns of any other shape, in file order.
+    others: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Prefix {
+    text: String,
+    /// The longest other prefix that this one starts with.
+    parent: Option<usize>,
+    /// The smallest file position among this prefix and its ancestors, which all match whatever it matches.
+    first: usize,
 }
 
 impl PatternSet {
     /// Compiles patterns, each with its place in the policy file.
     #[must_use]
     pub fn new(patterns: Vec<(Pattern, RuleSite)>) -> Self {
-        Self { patterns }
+        let mut exact = HashMap::new();
+        let mut heads: HashMap<&str, usize> = HashMap::new();
+        let mut others = Vec::new();
+        for (position, (pattern, _)) in patterns.iter().enumerate() {
+            match pattern.0.split_once('*') {
+                None => drop(exact.entry(pattern.0.clone()).or_insert(position)),
+                Some((head, "")) => drop(heads.entry(head).or_insert(position)),
+                Some(_) => others.push(position),
+            }
+        }
+        let mut heads: Vec<_> = heads.into_iter().collect();
+        heads.sort_unstable();
+        let mut prefixes: Vec<Prefix> = Vec::with_capacity(heads.len());
+        for (text, position) in heads {
+            let mut parent = prefixes.len().checked_sub(1);
+            while let Some(at) = parent.filter(|at| !text.starts_with(&prefixes[*at].text)) {
+                parent = prefixes[at].parent;
+            }
+            let first = parent.map_or(position, |at| prefixes[at].first.min(position));
+            prefixes.push(Prefix { text: text.to_owned(), parent, first });
+        }
+        Self { patterns, exact, prefixes, others }
     }
 
     /// The place of the first pattern (in file order among the matching ones) that matches.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&RuleSite> {
-        let _ = name;
-        unimplemented!()
+        let mut first = self.exact.get(name).copied().unwrap_or(usize::MAX);
+        // The longest matching prefix is the greatest entry not above `name`, or an ancestor of that entry.
+        let mut at = self.prefixes.partition_point(|prefix| prefix.text.as_str() <= name).checked_sub(1);
+        while let Some(prefix) = at.map(|at| &self.prefixes[at]) {
+            if name.starts_with(&prefix.text) {
+                first = first.min(prefix.first);
+                break;
+            }
+            at = prefix.parent;
+        }
+        let earlier = self.others.iter().copied().take_while(|position| *position < first);
+        let first = earlier.into_iter().find(|position| self.patterns[*position].0.matches(name)).unwrap_or(first);
+        self.patterns.get(first).map(|(_, site)| site)
     }
 
     /// The patterns as written, in order.
     #[must_use]
     pub fn patterns(&self) -> &[(Pattern, RuleSite)] {
         &self.patterns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_run() {
+        let cases = [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("a*", "a/b", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("*b*", "abc", true),
+            ("a*b*c", "axbxbc", true),
+            ("a*b*c", "acb", false),
+            ("A*", "a", false),
+            ("**", "x", true),
+        ];
+        for (pattern, name, expected) in cases {
+            assert_eq!(Pattern::new(pattern).unwrap().matches(name), expected, "{pattern} {name}");
+        }
+        assert_eq!(Pattern::new(""), Err(InvalidPattern::Empty));
+        assert_eq!(Pattern::new("a b"), Err(InvalidPattern::Character(' ')));
+        assert_eq!(Pattern::new(&"a".repeat(257)), Err(InvalidPattern::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_finds_what_the_first_matching_pattern_is(
+            patterns in prop::collection::vec("[ab*]{1,5}", 0..30),
+            name in "[ab]{0,6}",
+        ) {
+            let patterns: Vec<_> = patterns
+                .iter()
+                .enumerate()
+                .map(|(i, text)| {
+                    let site = RuleSite { key: format!("p[{i}]").into(), line: 1, column: 1 };
+                    (Pattern::new(text).unwrap(), site)
+                })
+                .collect();
+            let expected = patterns.iter().find(|(pattern, _)| pattern.matches(&name)).map(|(_, site)| site.clone());
+            prop_assert_eq!(PatternSet::new(patterns).find(&name).cloned(), expected);
+        }
     }
 }

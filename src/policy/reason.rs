@@ -47,6 +47,8 @@ pub enum Reason {
     NameMissing,
     /// A name outside `[A-Za-z0-9_./:-]{1,128}` (-32602).
     NameInvalid,
+    /// A resource's `uri` is missing, too long, or holds control characters or dot segments (-32602).
+    UriInvalid,
     /// `arguments` is no object (-32602).
     BadArguments,
     /// A volunteered `Mcp-*` header contradicts the body (-32600).
@@ -90,6 +92,7 @@ impl Reason {
             Self::BadParams,
             Self::NameMissing,
             Self::NameInvalid,
+            Self::UriInvalid,
             Self::BadArguments,
             Self::HeaderMismatch,
             Self::MethodNotFound,
@@ -133,6 +136,7 @@ impl Reason {
             Self::BadParams => "bad_params",
             Self::NameMissing => "name_missing",
             Self::NameInvalid => "name_invalid",
+            Self::UriInvalid => "uri_invalid",
             Self::BadArguments => "bad_arguments",
             Self::HeaderMismatch => "header_mismatch",
             Self::MethodNotFound => "method_not_found",
@@ -166,7 +170,7 @@ impl Reason {
             Self::Overloaded | Self::LimitsUnavailable | Self::AuditUnavailable | Self::Draining => 503,
             Self::UpstreamTimeout => 504,
             Self::Parse(refusal) => return Wire::Rpc { code: refusal.rpc_code() },
-            Self::BadParams | Self::NameMissing | Self::NameInvalid | Self::BadArguments => {
+            Self::BadParams | Self::NameMissing | Self::NameInvalid | Self::UriInvalid | Self::BadArguments => {
                 return Wire::Rpc { code: -32602 };
             }
             Self::HeaderMismatch => return Wire::Rpc { code: -32600 },
@@ -235,6 +239,9 @@ impl Reason {
             Self::BadParams => "Invalid params: params must be an object",
             Self::NameMissing => "Invalid params: name is missing",
             Self::NameInvalid => "Invalid params: a name is 1 to 128 of A-Z a-z 0-9 _ . / : -",
+            Self::UriInvalid => {
+                "Invalid params: uri must be 1 to 2048 bytes without control characters or dot segments"
+            }
             Self::BadArguments => "Invalid params: arguments must be an object",
             Self::HeaderMismatch => "Invalid request: an Mcp-* header contradicts the body",
             Self::MethodNotFound => "Method not found",

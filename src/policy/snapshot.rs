@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::base::Secret;
+use crate::base::{Digest, Secret};
 use crate::policy::{PatternSet, RuleSite, ScopeMap};
 
 /// One valid policy, immutable. A request takes one and keeps it until its last byte.
@@ -78,6 +78,19 @@ pub struct AuthPolicy {
     /// Failed authentications per address and minute before 429; 0 is off.
     pub failures_per_minute: u32,
     pub scope_map: ScopeMap,
+    /// [`Self::generation_of`] of the fields above; cached verifications of another generation do not count.
+    pub generation: Digest,
+}
+
+impl AuthPolicy {
+    /// Stands for everything that a cached verification depends on.
+    #[must_use]
+    pub fn generation_of(secrets: &[Secret], issuer: &str, audience: &str, require_exp: bool) -> Digest {
+        let exp = [u8::from(require_exp)];
+        let mut parts: Vec<&[u8]> = vec![issuer.as_bytes(), audience.as_bytes(), &exp];
+        parts.extend(secrets.iter().map(Secret::expose));
+        Digest::of(&parts)
+    }
 }
 
 /// `rate_limit.on_store_failure`.
