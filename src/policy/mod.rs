@@ -9,8 +9,12 @@ mod outcome;
 mod pattern;
 mod reason;
 mod redact;
+#[cfg(test)]
+mod sample;
 mod scope;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use decide::decide;
 pub use facts::{Body, Credential, Facts, HttpMethod, MediaType, ProtocolHeaders};

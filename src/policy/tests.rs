@@ -1,0 +1,146 @@
+use std::borrow::Cow;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::Principal;
+use crate::protocol::{Arguments, Envelope, Id, MethodClass, Params, Refusal, Refused};
+
+fn call<'a>(method: &'a str, name: Option<&'a str>) -> Envelope<'a> {
+    Envelope {
+        id: Id::Number(1),
+        method: Cow::Borrowed(method),
+        params: Params::Object,
+        name: name.map(Cow::Borrowed),
+        uri: name.map(Cow::Borrowed),
+        arguments: Arguments::Absent,
+        has_progress_token: false,
+        meta_version: None,
+    }
+}
+
+fn principal(scopes: &[&str]) -> Principal {
+    Principal::api("", "alice", None, scopes.iter().map(|scope| (*scope).to_owned()).collect(), None)
+}
+
+fn facts<'a>(principal: &'a Principal, body: Body<'a>) -> Facts<'a> {
+    Facts {
+        server: "content",
+        http_method: HttpMethod::Post,
+        malformed: None,
+        credential: Credential::Principal(principal),
+        media_type: MediaType::Json,
+        body,
+        headers: ProtocolHeaders::default(),
+    }
+}
+
+fn code(decision: &Decision) -> &'static str {
+    match decision.outcome() {
+        Outcome::Forward { .. } => "forward",
+        Outcome::Answer { .. } => "answer",
+        Outcome::Deny(denial) => denial.reason.code(),
+    }
+}
+
+#[test]
+fn each_call_gets_its_decision_and_rule() {
+    let snapshot = Snapshot::sample();
+    let all = principal(&["*"]);
+    let long = "a".repeat(129);
+    let cases = [
+        ("tools/call", Some("evo.content.get"), "forward", "servers[0].allow_tools[0]"),
+        ("tools/call", Some("evo.content.secret"), "tool_denied", "servers[0].deny_tools[0]"),
+        ("tools/call", Some("evo.content.purge"), "tool_denied", "security.deny_tools[0]"),
+        ("tools/call", Some("evo.write.x"), "tool_denied", "security.enable_write_tools"),
+        ("tools/call", Some("evo.model.get"), "tool_denied", "allow_tools"),
+        ("tools/call", Some(" evo.content.get"), "name_invalid", "params.name"),
+        ("tools/call", Some("\u{feff}evo.content.get"), "name_invalid", "params.name"),
+        ("tools/call", Some(&long), "name_invalid", "params.name"),
+        ("tools/call", None, "name_missing", "params.name"),
+        ("prompts/get", Some("hello"), "forward", "servers[0].allow_prompts[0]"),
+        ("prompts/get", Some("bye"), "prompt_denied", "allow_prompts"),
+        ("resources/read", Some("site://a"), "forward", "servers[0].allow_resources[0]"),
+        ("resources/read", Some("file://a"), "resource_denied", "allow_resources"),
+        ("resources/read", Some("site://a/%2E./b"), "uri_invalid", "params.uri"),
+        ("resources/read", None, "uri_invalid", "params.uri"),
+        ("server/discover", None, "answer", ""),
+        ("tools/list", None, "forward", "auth.scope_map"),
+    ];
+    for (method, name, expected, rule) in cases {
+        let envelope = call(method, name);
+        let decision = decide(&snapshot, &facts(&all, Body::Call(&envelope)));
+        assert_eq!(code(&decision), expected, "{method} {name:?}");
+        assert_eq!(decision.charges.len(), 1, "{method} {name:?}");
+        match decision.outcome() {
+            Outcome::Forward { rule: found, .. } => assert_eq!(found.to_string(), rule),
+            Outcome::Deny(denial) => assert_eq!(denial.rule.to_string(), rule),
+            Outcome::Answer { .. } => {}
+        }
+    }
+}
+
+#[test]
+fn the_first_failing_stage_decides_and_later_ones_are_charged() {
+    let snapshot = Snapshot::sample();
+    let (all, none) = (principal(&["*"]), principal(&[]));
+    let bad = call("tools/call", None);
+    let refused = Refused { refusal: Refusal::NotJson, id: Id::Absent };
+    let base = facts(&all, Body::Call(&bad));
+    let malformed = Facts {
+        malformed: Some(Reason::ForeignOrigin),
+        credential: Credential::Refused(Reason::Unauthenticated),
+        ..base
+    };
+    let unauthenticated = Facts { malformed: None, http_method: HttpMethod::Other, ..malformed };
+    let cases = [
+        (malformed, "foreign_origin", 0),
+        (unauthenticated, "unauthenticated", 0),
+        (Facts { http_method: HttpMethod::Other, ..facts(&none, Body::Call(&bad)) }, "method_not_allowed", 0),
+        (Facts { media_type: MediaType::Other, ..facts(&none, Body::Call(&bad)) }, "scope_denied", 0),
+        (Facts { media_type: MediaType::Other, body: Body::TooLarge, ..base }, "unsupported_media_type", 1),
+        (Facts { body: Body::TooLarge, server: "nope", ..base }, "payload_too_large", 1),
+        (Facts { body: Body::Unread(Reason::RequestTimeout), ..base }, "request_timeout", 1),
+        (Facts { body: Body::Refused(&refused), server: "nope", ..base }, "not_json", 1),
+        (Facts { server: "nope", ..base }, "name_missing", 1),
+    ];
+    for (facts, expected, charges) in cases {
+        let decision = decide(&snapshot, &facts);
+        assert_eq!((code(&decision), decision.charges.len()), (expected, charges));
+    }
+    let good = call("tools/call", Some("evo.content.get"));
+    let unknown = decide(&snapshot, &Facts { server: "nope", ..facts(&all, Body::Call(&good)) });
+    assert_eq!(code(&unknown), "server_not_found");
+    assert_eq!((&*unknown.charges[0].key.server, unknown.charges[0].limit), ("unknown", 60));
+    let large = decide(&snapshot, &Facts { body: Body::TooLarge, ..base });
+    assert_eq!(large.charges[0].key.method, Some(MethodClass::Unknown));
+    let blank = call("tools/list ", None);
+    let denial = decide(&snapshot, &facts(&principal(&["mcp:read"]), Body::Call(&blank)));
+    assert_eq!(code(&denial), "scope_denied");
+    let headers = ProtocolHeaders { method: Some("tools/list"), ..ProtocolHeaders::default() };
+    let contradicted = decide(&snapshot, &Facts { headers, ..facts(&all, Body::Call(&good)) });
+    assert_eq!(code(&contradicted), "header_mismatch");
+}
+
+proptest! {
+    #[test]
+    fn a_missing_scope_never_allows_more_and_unlisted_tools_are_denied(
+        name in "(evo\\.content\\.)?[a-z]{1,8}(\\.purge)?",
+        scopes in prop::collection::vec(prop::sample::select(vec!["mcp:read", "mcp:call", "*"]), 0..3),
+    ) {
+        let snapshot = Snapshot::sample();
+        let envelope = call("tools/call", Some(&name));
+        let whole = principal(&scopes);
+        let allowed = code(&decide(&snapshot, &facts(&whole, Body::Call(&envelope)))) == "forward";
+        for left_out in 0..scopes.len() {
+            let mut fewer = scopes.clone();
+            fewer.remove(left_out);
+            let fewer = principal(&fewer);
+            let still = code(&decide(&snapshot, &facts(&fewer, Body::Call(&envelope)))) == "forward";
+            prop_assert!(allowed || !still);
+        }
+        if name.ends_with(".purge") || !name.starts_with("evo.content.") {
+            prop_assert!(!allowed);
+        }
+    }
+}
