@@ -33,7 +33,7 @@ impl Panel {
     /// Brings the gauges that nobody pushes up to date.
     fn refresh(&self) {
         if let Some(verifier) = &self.verifier {
-            self.metrics.token_cache_size(verifier.stats().entries);
+            self.metrics.token_cache_size(verifier.stats().len);
         }
     }
 }

@@ -421,7 +421,7 @@ impl Call<'_> {
             bytes_in: trail.bytes_in,
             bytes_out,
             peer: Some(self.ctx.client),
-            detail: None,
+            outcome: None,
         }
     }
 }
@@ -447,7 +447,7 @@ impl Ledger<'_, '_> {
         self.call.count(self.trail, true, "ok");
         let mut record = self.call.record(Some(self.principal), self.trail, status, bytes_out);
         record.rule = std::mem::take(&mut self.rule);
-        record.detail = detail;
+        record.outcome = detail;
         Some((slot, record))
     }
 }
