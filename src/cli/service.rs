@@ -97,7 +97,7 @@ pub fn executor(args: ExecutorArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn log(settings: &Log) -> anyhow::Result<LogHandle> {
-    Ok(log_init(&settings.level, settings.format)?)
+    Ok(log_init(settings.level, settings.format)?)
 }
 
 /// The runtime of everything but the proxy's workers.

@@ -33,13 +33,12 @@ pub fn command(args: &Command) -> anyhow::Result<()> {
     let secret = policy.auth.secrets.first().context(
         "no secret to sign with: set the variable that auth.secret_envs names (SAPI_JWT_SECRET), or give --data DIR of `up`",
     )?;
-    let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let claims = MintClaims {
         sub: args.sub.clone(),
         scopes: args.scopes.clone(),
         user_id: args.user_id,
-        issuer: optional(&policy.auth.issuer),
-        audience: optional(&policy.auth.audience),
+        issuer: policy.auth.issuer.clone(),
+        audience: policy.auth.audience.clone(),
         issued_at_s: SystemClock.now_ms() / 1000,
         ttl_s: args.ttl,
         jti: None,

@@ -110,8 +110,8 @@ fn announce(up: &crate::app::Up, secret: &Secret) {
             sub: "developer".to_owned(),
             scopes: vec!["mcp:read".to_owned(), "mcp:call".to_owned()],
             user_id: Some(1),
-            issuer: non_empty(&up.policy.auth.issuer),
-            audience: non_empty(&up.policy.auth.audience),
+            issuer: up.policy.auth.issuer.clone(),
+            audience: up.policy.auth.audience.clone(),
             issued_at_s: SystemClock.now_ms() / 1000,
             ttl_s: TOKEN_TTL_S,
             jti: None,
@@ -141,10 +141,6 @@ fn announce(up: &crate::app::Up, secret: &Secret) {
     line(String::new());
     line("ready".to_owned());
     let _ = out.flush();
-}
-
-fn non_empty(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// The data directory's key, made on first use: 32 random bytes as base64url.

@@ -21,7 +21,7 @@ pub use diff::loosened;
 pub use policy::{PolicyContext, inspect_policy, load_policy};
 pub use reader::Effective;
 pub use report::{Problem, Report};
-pub use sidecar::{Executor, Log, LogFormat, Sidecar, inspect_executor, inspect_sidecar, load_executor, load_sidecar};
+pub use sidecar::{Executor, Log, Sidecar, inspect_executor, inspect_sidecar, load_executor, load_sidecar};
 pub use source::{Overrides, Source, parse_set};
 pub use watch::{Watch, watch};
 

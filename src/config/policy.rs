@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::base::Secret;
+use crate::base::{Digest, Secret};
 use crate::config::document::{Document, Value};
 use crate::config::reader::{Reader, Section, Word, words_of};
 use crate::config::server::servers;
@@ -231,7 +231,8 @@ fn auth(root: &Section<'_>, overrides: &Overrides, extra: &[Secret]) -> AuthPoli
         let words = section.words(key, true).into_iter();
         words.map(|word| (word.text, reader.site(word.key, word.place))).collect()
     };
-    let policy = AuthPolicy {
+    let mut policy = AuthPolicy {
+        generation: Digest([0; 16]),
         mode,
         require_scopes: section.boolean("require_scopes", None),
         require_exp: section.boolean("require_exp", None),
@@ -243,6 +244,8 @@ fn auth(root: &Section<'_>, overrides: &Overrides, extra: &[Secret]) -> AuthPoli
         failures_per_minute: section.integer("failures_per_minute", (0, 1_000_000), None),
         scope_map: scope_map(&section, true),
     };
+    policy.generation =
+        AuthPolicy::generation_of(&policy.secrets, &policy.issuer, &policy.audience, policy.require_exp);
     section.close();
     policy
 }

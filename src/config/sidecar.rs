@@ -10,14 +10,8 @@ use crate::config::document::Value;
 use crate::config::reader::{Reader, Section, Word};
 use crate::config::{EXECUTOR_KEYS, Effective, Overrides, Report, SIDECAR_KEYS, Source, all_keys};
 use crate::proxy::settings as proxy;
+use crate::telemetry::LogFormat;
 use crate::{admin, audit, executor, redis, store};
-
-/// `log.format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
 
 /// `log.*` of sidecar.toml.
 #[derive(Clone, Debug)]
@@ -25,6 +19,12 @@ pub struct Log {
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub level: &'static str,
     pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info", format: LogFormat::Text }
+    }
 }
 
 /// A valid sidecar.toml.
