@@ -25,5 +25,7 @@ fn two_sidecars_on_one_redis_share_the_limit_exactly() {
         threads.map(|thread| thread.join().expect("no panic")).iter().sum::<usize>()
     });
     assert_eq!(passed, 20);
-    pair.map(Sidecar::finish);
+    for sidecar in pair {
+        sidecar.finish();
+    }
 }

@@ -245,24 +245,6 @@ impl Client {
         }
     }
 
-    /// Whether the peer closes within the time; bytes that still come are thrown away.
-    pub fn closed_within(&mut self, within: Duration) -> bool {
-        let deadline = Instant::now() + within;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            self.stream.set_read_timeout(Some(left)).expect("sets a timeout");
-            match self.stream.read(&mut [0; 4096]) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Err(_) => return true,
-            }
-        }
-    }
-
     fn fill(&mut self, within: Duration) -> bool {
         self.stream.set_read_timeout(Some(within.max(Duration::from_millis(1)))).expect("sets a timeout");
         let mut bytes = [0; 16 * 1024];

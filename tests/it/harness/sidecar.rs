@@ -188,10 +188,6 @@ impl Sidecar {
         self.data.path().join("test-policy.toml")
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends a signal to this process only.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
@@ -236,10 +232,6 @@ impl Sidecar {
 
     pub fn metrics(&self) -> String {
         self.admin_get("/metrics").text()
-    }
-
-    pub fn status(&self) -> Value {
-        self.admin_get("/status").json()
     }
 
     pub fn admin_get(&self, path: &str) -> Response {
