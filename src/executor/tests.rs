@@ -68,6 +68,7 @@ fn snapshot() -> Snapshot {
             manager_prefix: "emcp".to_owned(),
         },
         auth: AuthPolicy {
+            generation: crate::base::Digest([0; 16]),
             mode: AuthMode::None,
             require_scopes: false,
             require_exp: true,
