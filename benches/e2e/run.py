@@ -95,7 +95,7 @@ class Bench:
             sets.append(f'redis.url="redis://127.0.0.1:{port}"')
         policy = self.dir / "policy.toml"
         shipped = Path(self.options.policy).read_text()
-        policy.write_text(shipped + """
+        policy.write_text(shipped.replace("\n[end]", "\n") + """
 [[servers]]
 handle = "bench"
 transport = "web"
@@ -105,8 +105,11 @@ upstream = "bench"
 allow_tools = ["bench.*"]
 allow_resources = []
 allow_prompts = []
+deny_tools = []
 limits = { max_payload_kb = 256 }
 rate_limit = { per_minute = 1000000000 }
+
+[end]
 """)
         command = [self.options.binary, "up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         command += ["--data", str(self.dir / "data"), "--policy", str(policy)]
@@ -125,7 +128,7 @@ rate_limit = { per_minute = 1000000000 }
 
     def allowed(self):
         text = urllib.request.urlopen(self.admin + "/metrics").read().decode()
-        rows = re.findall(r'^mcp_sidecar_decisions_total\{[^}]*decision="allow"[^}]*\} (\S+)', text, re.M)
+        rows = re.findall(r'^mcp_sidecar_requests_total\{[^}]*decision="allow"[^}]*\} (\S+)', text, re.M)
         return int(sum(map(float, rows)))
 
     def load(self, pid, url, token):

@@ -8,7 +8,16 @@ use tokio::task::JoinHandle;
 use crate::config;
 use crate::executor::{Executor, Listener, serve};
 use crate::policy::Snapshot;
-use crate::store::Pool;
+use crate::store::{self, Pool};
+
+/// Makes the demo site in a new SQLite file, with `documents` generated documents beside its twelve.
+///
+/// # Errors
+/// When the file cannot be written.
+pub async fn demo_site(path: &std::path::Path, documents: u32) -> anyhow::Result<()> {
+    store::demo::create(path, documents).await.context("cannot make the demo site")?;
+    Ok(())
+}
 
 /// The tool executor of this process.
 pub struct RunningExecutor {

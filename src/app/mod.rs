@@ -10,7 +10,7 @@ mod process;
 mod sidecar;
 mod signals;
 
-pub use executor::RunningExecutor;
+pub use executor::{RunningExecutor, demo_site};
 pub use plan::{Files, Plan};
 pub use policy::PolicyStore;
 pub use process::{Up, run};

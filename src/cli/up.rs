@@ -7,12 +7,11 @@ use anyhow::{Context, bail};
 use base64::Engine as _;
 use rand::RngCore as _;
 
-use crate::app::{Files, Plan};
+use crate::app::{Files, Plan, demo_site};
 use crate::auth::{MintClaims, mint};
 use crate::base::{Clock, Secret, SystemClock};
 use crate::cli::load::SetArgs;
 use crate::cli::service::{log, runtime};
-use crate::store::demo;
 
 /// How long the printed token lives, in seconds.
 const TOKEN_TTL_S: u64 = 12 * 3600;
@@ -86,7 +85,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if !site.exists() {
         eprintln!("making the demo site in {} ({} generated documents)", site.display(), args.demo_docs);
     }
-    runtime.block_on(demo::create(&site, args.demo_docs)).context("cannot make the demo site")?;
+    runtime.block_on(demo_site(&site, args.demo_docs))?;
     let plan = Plan {
         files,
         overrides,

@@ -5,13 +5,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::base::Secret;
+use crate::admin::settings as admin;
+use crate::audit::settings as audit;
 use crate::config::document::Document;
 use crate::config::document::Value;
 use crate::config::reader::{Reader, Section, Word};
 use crate::config::{EXECUTOR_KEYS, Effective, Overrides, Report, SIDECAR_KEYS, Source, all_keys};
+use crate::executor::settings as executor;
 use crate::proxy::settings as proxy;
+use crate::redis::settings as redis;
+use crate::store::settings as store;
 use crate::telemetry::LogFormat;
-use crate::{admin, audit, executor, redis, store};
 
 /// `log.*` of sidecar.toml.
 #[derive(Clone, Debug)]
@@ -31,17 +35,17 @@ impl Default for Log {
 #[derive(Clone, Debug)]
 pub struct Sidecar {
     pub proxy: proxy::Settings,
-    pub admin: admin::settings::Settings,
-    pub audit: audit::settings::Settings,
-    pub redis: Option<redis::settings::Settings>,
+    pub admin: admin::Settings,
+    pub audit: audit::Settings,
+    pub redis: Option<redis::Settings>,
     pub log: Log,
 }
 
 /// A valid executor.toml.
 #[derive(Clone, Debug)]
 pub struct Executor {
-    pub executor: executor::settings::Settings,
-    pub database: store::settings::Settings,
+    pub executor: executor::Settings,
+    pub database: store::Settings,
 }
 
 /// Loads sidecar.toml.
@@ -106,7 +110,7 @@ pub fn inspect_sidecar(source: &Source, overrides: &Overrides) -> (Result<Sideca
         listen.close();
         let admin = root.section("admin", false);
         let control = root.section("control", false);
-        let admin_settings = admin::settings::Settings {
+        let admin_settings = admin::Settings {
             listen: admin.optional("listen").and_then(|word| parsed(&admin, &word, "address with port")),
             hosts: admin.words("hosts", false).into_iter().map(|word| word.text.to_lowercase()).collect(),
             control: control.optional("socket").map(|word| control.path(&word)),
@@ -114,7 +118,7 @@ pub fn inspect_sidecar(source: &Source, overrides: &Overrides) -> (Result<Sideca
         admin.close();
         control.close();
         let cms = root.section("cms", false);
-        let cms_origin = cms.optional("url").and_then(|word| match address(&cms, &word)? {
+        let cms_origin = cms.optional("url").and_then(|word| match address(&cms, &word, None)? {
             proxy::Address::Tcp { host, port, tls: false } => Some(proxy::CmsOrigin { host, port }),
             _ => {
                 cms.reader.problem(word.place, "`cms.url` must be http://host:port", "use http://");
@@ -136,7 +140,7 @@ pub fn inspect_sidecar(source: &Source, overrides: &Overrides) -> (Result<Sideca
             }
         }
         let audit = root.section("audit", true);
-        use audit::settings::Durability::{Buffered, Written};
+        use audit::Durability::{Buffered, Written};
         let dir = audit.text("dir", None);
         let channel = audit.text("channel", Some("emcp"));
         if channel.text.is_empty() || !channel.text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
@@ -146,7 +150,7 @@ pub fn inspect_sidecar(source: &Source, overrides: &Overrides) -> (Result<Sideca
                 "use letters, digits, _ and -",
             );
         }
-        let audit_settings = audit::settings::Settings {
+        let audit_settings = audit::Settings {
             dir: audit.path(&dir),
             channel: channel.text,
             retain_days: audit.integer("retain_days", (0, 36_500), Some(14)),
@@ -156,7 +160,7 @@ pub fn inspect_sidecar(source: &Source, overrides: &Overrides) -> (Result<Sideca
         };
         audit.close();
         let redis = root.section("redis", false);
-        let redis_settings = redis.present().then(|| redis::settings::Settings {
+        let redis_settings = redis.present().then(|| redis::Settings {
             url: database_url(&redis, &env, &["redis://", "rediss://"]),
             timeout: Duration::from_millis(redis.integer("timeout_ms", (1, 10_000), Some(25)).into()),
             prefix: redis.text("prefix", Some("mcp-sidecar")).text,
@@ -213,7 +217,7 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
     let env = |name: &str| overrides.environment.get(name).cloned();
     let reader = Reader::new(&document, source.base.clone(), problems);
     let value = {
-        use executor::settings::Listen;
+        use executor::Listen;
         let root = reader.root();
         let section = root.section("executor", true);
         let socket = section.optional("socket");
@@ -244,7 +248,7 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
         if !prefix.text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             reader.problem(prefix.place, "`database.prefix` becomes part of table names", "use letters, digits and _");
         }
-        let settings = store::settings::Settings {
+        let settings = store::Settings {
             url: database_url(&database, &env, &["sqlite://"]),
             prefix: prefix.text,
             max_connections: database.integer("max_connections", (1, 1000), Some(8)),
@@ -254,7 +258,7 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
         };
         database.close();
         root.close();
-        Executor { executor: executor::settings::Settings { listen }, database: settings }
+        Executor { executor: executor::Settings { listen }, database: settings }
     };
     reader.finish(value)
 }
@@ -290,11 +294,19 @@ fn database_url(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>, sch
     }
 }
 
-fn address(section: &Section<'_>, word: &Word) -> Option<proxy::Address> {
+/// `scheme://host:port`, with a path after it where `path` allows.
+fn address(section: &Section<'_>, word: &Word, path: Option<&mut String>) -> Option<proxy::Address> {
     let uri: Option<http::Uri> = parsed(section, word, "URL");
     let uri = uri?;
     let tls = uri.scheme_str() == Some("https");
-    let plain = uri.path() == "/" || uri.path().is_empty();
+    let plain = match path {
+        _ if uri.path() == "/" || uri.path().is_empty() => true,
+        Some(path) => {
+            uri.path().clone_into(path);
+            true
+        }
+        None => false,
+    };
     match uri.host() {
         Some(host) if (tls || uri.scheme_str() == Some("http")) && plain && uri.query().is_none() => {
             Some(proxy::Address::Tcp {
@@ -317,7 +329,8 @@ fn address(section: &Section<'_>, word: &Word) -> Option<proxy::Address> {
 fn upstream(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<proxy::Upstream> {
     let socket = section.optional("socket").map(|word| proxy::Address::Unix(section.path(&word)));
     let url = section.optional("url");
-    let path = section.text("path", Some("/mcp"));
+    // A path in the URL wins.
+    let mut path = section.text("path", Some("/mcp"));
     let identity = section.boolean("identity", Some(false));
     let key = key(section, env);
     let mut headers = Vec::new();
@@ -354,7 +367,7 @@ fn upstream(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> Opti
             if identity && key.is_none() {
                 section.reader.problem(word.place, "our executor over TCP needs a key", "set key_env or key_file");
             }
-            address(section, word)?
+            address(section, word, Some(&mut path.text))?
         }
         _ => {
             section.reader.problem(

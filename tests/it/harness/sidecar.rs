@@ -31,10 +31,10 @@ pub fn shipped_policy() -> toml::Table {
         kind = "mcp"
         enabled = true
         upstream = "raw"
-        allow_tools = ["raw.*", "evo.*"]
+        allow_tools = ["raw.*"]
         allow_resources = ["*"]
         allow_prompts = ["*"]
-        security = { deny_tools = ["raw.secret", "raw.danger.*"] }
+        deny_tools = ["raw.secret", "raw.danger.*"]
         rate_limit = { per_minute = 100000 }
         limits = { max_payload_kb = 256 }
     "#
@@ -48,6 +48,13 @@ pub fn shipped_policy() -> toml::Table {
         .push(Toml::Table(raw));
     set(&mut policy, "stream.enabled", Toml::Boolean(true));
     policy
+}
+
+/// The text of a policy file, whose last table is `[end]`.
+fn policy_text(policy: &toml::Table) -> String {
+    let mut policy = policy.clone();
+    policy.remove("end");
+    format!("{}\n[end]\n", toml::to_string(&policy).expect("a policy serialises"))
 }
 
 fn set(table: &mut toml::Table, path: &str, value: Toml) {
@@ -124,7 +131,7 @@ impl Sidecar {
         let data = tempfile::tempdir().expect("a temporary directory");
         let canary = Upstream::canary();
         let file = data.path().join("test-policy.toml");
-        std::fs::write(&file, toml::to_string(policy).expect("a policy serialises")).expect("is written");
+        std::fs::write(&file, policy_text(policy)).expect("is written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sidecar"));
         command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.arg("--data").arg(data.path().join("data")).arg("--policy").arg(&file);
@@ -335,11 +342,11 @@ pub fn call_params(tool: &str) -> Value {
     json!({"name": tool, "arguments": {"password": format!("{SENTINEL}-argument")}})
 }
 
-/// The sum of `mcp_sidecar_decisions_total` over its permitting series.
+/// The sum of `mcp_sidecar_requests_total` over its permitting series.
 fn allows(metrics: &str, raw_only: bool) -> usize {
     metrics
         .lines()
-        .filter(|line| line.starts_with("mcp_sidecar_decisions_total{") && line.contains("decision=\"allow\""))
+        .filter(|line| line.starts_with("mcp_sidecar_requests_total{") && line.contains("decision=\"allow\""))
         .filter(|line| !raw_only || line.contains("server=\"raw\""))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum::<f64>() as usize
