@@ -45,7 +45,8 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
         data: plan.data,
         last_good: plan.last_good,
     };
-    let policy = Arc::new(PolicyStore::start(inputs, Arc::clone(&clock)).map_err(|r| anyhow::anyhow!("{}", r.render()))?);
+    let policy =
+        Arc::new(PolicyStore::start(inputs, Arc::clone(&clock)).map_err(|r| anyhow::anyhow!("{}", r.render()))?);
     let first = policy.current().load_full();
     let handles: Vec<String> = first.servers.iter().map(|server| server.handle.to_string()).collect();
     let metrics = Metrics::new(&handles)?;
@@ -90,9 +91,7 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
     let streams = 0;
     event::draining(&metrics, streams);
     if let Some(sidecar) = sidecar {
-        let impatient = async {
-            while signals.next().await != Asked::Stop {}
-        };
+        let impatient = async { while signals.next().await != Asked::Stop {} };
         sidecar.stop(impatient).await;
     }
     if let Some(executor) = executor {

@@ -15,7 +15,9 @@ use crate::protocol;
 
 /// Show what the policy decides about a request.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  mcp-sidecar explain --scopes mcp:call --body call.json\n  echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}' | mcp-sidecar explain --token-file token.txt --body - --json")]
+#[command(
+    after_help = "Examples:\n  mcp-sidecar explain --scopes mcp:call --body call.json\n  echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}' | mcp-sidecar explain --token-file token.txt --body - --json"
+)]
 pub struct Command {
     /// A file with the caller's token; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["scopes", "sub", "user_id"])]

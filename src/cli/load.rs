@@ -49,7 +49,6 @@ impl PolicyArgs {
         // Which upstreams exist is the business of sidecar.toml: a decision does not depend on it.
         let context =
             PolicyContext { revision: 1, now_ms: SystemClock.now_ms(), upstreams: None, extra_secrets: &secrets };
-        load_policy(&source, &self.set.overrides(), context)
-            .map_err(|report| anyhow::anyhow!("{}", report.render()))
+        load_policy(&source, &self.set.overrides(), context).map_err(|report| anyhow::anyhow!("{}", report.render()))
     }
 }

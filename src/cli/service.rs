@@ -7,7 +7,9 @@ use crate::telemetry::{LogHandle, log_init};
 
 /// Run the proxy.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  mcp-sidecar proxy --config /etc/mcp-sidecar/sidecar.toml \\\n    --policy /etc/mcp-sidecar/policy.toml --data /var/lib/mcp-sidecar")]
+#[command(
+    after_help = "Example:\n  mcp-sidecar proxy --config /etc/mcp-sidecar/sidecar.toml \\\n    --policy /etc/mcp-sidecar/policy.toml --data /var/lib/mcp-sidecar"
+)]
 pub struct ProxyArgs {
     /// Listeners, upstreams, limits of the process
     #[arg(long, value_name = "FILE", default_value = "conf/sidecar.toml")]
@@ -27,7 +29,9 @@ pub struct ProxyArgs {
 
 /// Run the tool executor.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  mcp-sidecar executor --config /etc/mcp-sidecar/executor.toml \\\n    --policy /etc/mcp-sidecar/policy.toml")]
+#[command(
+    after_help = "Example:\n  mcp-sidecar executor --config /etc/mcp-sidecar/executor.toml \\\n    --policy /etc/mcp-sidecar/policy.toml"
+)]
 pub struct ExecutorArgs {
     /// Where it listens, and its database
     #[arg(long, value_name = "FILE", default_value = "conf/executor.toml")]
@@ -52,7 +56,8 @@ pub struct ExecutorArgs {
 pub fn proxy(args: ProxyArgs) -> anyhow::Result<()> {
     let files = Files { sidecar: Some(args.config), executor: None, policy: Some(args.policy) };
     let overrides = args.set.overrides();
-    let sidecar = Plan::load_sidecar(&files, &overrides, Path::new(".")).map_err(|r| anyhow::anyhow!("{}", r.render()))?;
+    let sidecar =
+        Plan::load_sidecar(&files, &overrides, Path::new(".")).map_err(|r| anyhow::anyhow!("{}", r.render()))?;
     let log = log(&sidecar.log)?;
     std::fs::create_dir_all(&args.data)?;
     let plan = Plan {
@@ -79,7 +84,8 @@ pub fn proxy(args: ProxyArgs) -> anyhow::Result<()> {
 pub fn executor(args: ExecutorArgs) -> anyhow::Result<()> {
     let files = Files { sidecar: None, executor: Some(args.config), policy: Some(args.policy) };
     let overrides = args.set.overrides();
-    let executor = Plan::load_executor(&files, &overrides, Path::new(".")).map_err(|r| anyhow::anyhow!("{}", r.render()))?;
+    let executor =
+        Plan::load_executor(&files, &overrides, Path::new(".")).map_err(|r| anyhow::anyhow!("{}", r.render()))?;
     let log = log(&Log::default())?;
     std::fs::create_dir_all(&args.data)?;
     let plan = Plan {

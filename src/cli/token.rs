@@ -6,7 +6,9 @@ use crate::cli::load::PolicyArgs;
 
 /// Mint a development token.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  SAPI_JWT_SECRET=… mcp-sidecar token --sub alice --scopes mcp:read,mcp:call\n  mcp-sidecar token --data var --sub alice --scopes '*' --ttl 60")]
+#[command(
+    after_help = "Examples:\n  SAPI_JWT_SECRET=… mcp-sidecar token --sub alice --scopes mcp:read,mcp:call\n  mcp-sidecar token --data var --sub alice --scopes '*' --ttl 60"
+)]
 pub struct Command {
     /// Who the token stands for
     #[arg(long, default_value = "developer")]

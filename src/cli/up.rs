@@ -18,7 +18,9 @@ const TOKEN_TTL_S: u64 = 12 * 3600;
 
 /// Try it: everything in one process.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  mcp-sidecar up\n  mcp-sidecar up --listen 127.0.0.1:9000 --demo-docs 1000 --set rate_limit.per_minute=5")]
+#[command(
+    after_help = "Examples:\n  mcp-sidecar up\n  mcp-sidecar up --listen 127.0.0.1:9000 --demo-docs 1000 --set rate_limit.per_minute=5"
+)]
 pub struct Args {
     /// Where MCP clients connect
     #[arg(long, default_value = "127.0.0.1:8087")]

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::base::Secret;
 use crate::admin::settings as admin;
 use crate::audit::settings as audit;
+use crate::base::Secret;
 use crate::config::document::Document;
 use crate::config::document::Value;
 use crate::config::reader::{Reader, Section, Word};

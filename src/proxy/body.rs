@@ -32,7 +32,9 @@ pub async fn read(session: &mut Session, limit: usize, timeout: Duration, budget
     }
     let mut share = budget.share();
     let deadline = Instant::now() + timeout;
-    if session.get_header(http::header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    if session
+        .get_header(http::header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
         && session.as_downstream_mut().write_continue_response().await.is_err()
     {
         return ReadBody::Failed(Reason::BadRequest);

@@ -230,7 +230,9 @@ impl Call<'_> {
         let server = Arc::clone(permit.server());
         let mut ledger = Ledger { call: self, slot: Some(slot), principal, trail, rule: permit.rule().to_string() };
         let Some(target) = self.gateway.targets.get(&server.upstream) else {
-            return self.fail(session, ledger, Reason::UpstreamFailed, UpstreamFailure::Connect, id, Instant::now()).await;
+            return self
+                .fail(session, ledger, Reason::UpstreamFailed, UpstreamFailure::Connect, id, Instant::now())
+                .await;
         };
         let mut head = target.head(&server.handle, body.len());
         push_header(&mut head, "X-Trace-Id", self.trace_id.as_bytes());
@@ -243,8 +245,7 @@ impl Call<'_> {
         if target.upstream().identity {
             let identity = self.identity(&server, principal);
             let now_s = self.gateway.clock.now_ms() / 1000;
-            let (identity, signature) =
-                protocol::sign_identity(&identity, body, target.upstream().key.as_ref(), now_s);
+            let (identity, signature) = protocol::sign_identity(&identity, body, target.upstream().key.as_ref(), now_s);
             push_header(&mut head, protocol::IDENTITY_HEADER, identity.as_bytes());
             if let Some(signature) = signature {
                 push_header(&mut head, protocol::SIGNATURE_HEADER, signature.as_bytes());
@@ -255,7 +256,8 @@ impl Call<'_> {
         let answer = match target.exchange(&self.gateway.connector, head, body, timeouts).await {
             Ok(answer) => answer,
             Err(failure) => {
-                let reason = if failure == UpstreamFailure::Timeout { Reason::UpstreamTimeout } else { Reason::UpstreamFailed };
+                let reason =
+                    if failure == UpstreamFailure::Timeout { Reason::UpstreamTimeout } else { Reason::UpstreamFailed };
                 return self.fail(session, ledger, reason, failure, id, sent).await;
             }
         };
@@ -280,7 +282,8 @@ impl Call<'_> {
                 self.fail(session, ledger, Reason::ResultTooLarge, UpstreamFailure::TooLarge, id, sent).await;
             }
             Err(failure) => {
-                let reason = if failure == UpstreamFailure::Timeout { Reason::UpstreamTimeout } else { Reason::UpstreamFailed };
+                let reason =
+                    if failure == UpstreamFailure::Timeout { Reason::UpstreamTimeout } else { Reason::UpstreamFailed };
                 self.fail(session, ledger, reason, failure, id, sent).await;
             }
         }

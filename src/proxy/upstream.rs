@@ -14,8 +14,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::proxy::pool;
-use crate::telemetry::UpstreamFailure as Failure;
 use crate::proxy::settings::{Address, Timeouts, Upstream};
+use crate::telemetry::UpstreamFailure as Failure;
 
 /// Informational answers that are skipped before the final one.
 const MAX_INFORMATIONAL: usize = 5;

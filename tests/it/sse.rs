@@ -43,7 +43,7 @@ fn an_event_arrives_before_the_next_is_sent() {
 fn a_silent_upstream_gets_heartbeats_and_then_the_deadline() {
     let upstream = Upstream::scripted(|_, peer| {
         peer.send(stream_head());
-        peer.send_pieces(&[b"10\r\ndata: {\"\xc3", b"\xa9\":1}\r", b"\r\n2\r\n\n\r", b"\r\n", b"1\r\n\n\r\n"]);
+        peer.send_pieces(&[b"f\r\ndata: {\"\xc3", b"\xa9\":1}\r", b"\r\n2\r\n\n\r", b"\r\n", b"1\r\n\n\r\n"]);
         peer.gone_within(Duration::from_secs(20));
         Next::Close
     });
