@@ -2,7 +2,8 @@
 //!
 //! Pingora's timeouts are per read, so a client that dribbles a header one byte a second would never time out. This
 //! wrapper arms one timer with the first byte of a header (or with the connection itself) and fails the read when it
-//! fires; the gateway tells it when a header is complete and when a request is done.
+//! fires; the gateway tells it when a header is complete and when a request is done. It also refuses header lines
+//! that end with a bare LF, which Pingora accepts and other parsers read differently.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -10,7 +11,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -94,6 +95,9 @@ pub struct Connection {
     /// Whether bytes that arrive now belong to a header.
     in_header: AtomicBool,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Requests answered so far: with each, a new header begins.
+    answered: AtomicU32,
+    lines: HeaderLines,
     _place: Place,
 }
 
@@ -106,6 +110,8 @@ impl Connection {
             header_timeout,
             in_header: AtomicBool::new(true),
             deadline: Some(Box::pin(sleep(header_timeout))),
+            answered: AtomicU32::new(0),
+            lines: HeaderLines::default(),
             _place: place,
         }
     }
@@ -117,6 +123,7 @@ impl Connection {
 
     /// The request has been answered: the next byte starts a header.
     pub fn request_done(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
         self.in_header.store(true, Ordering::Relaxed);
     }
 }
@@ -131,8 +138,15 @@ impl AsyncRead for Connection {
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
         if in_header {
+            let answered = this.answered.load(Ordering::Relaxed);
+            if this.lines.request != answered {
+                this.lines = HeaderLines { request: answered, ..HeaderLines::default() };
+            }
             let arrived = buf.filled().len() > before;
-            if arrived && this.deadline.is_none() && !ends_header(buf.filled()) {
+            if arrived && !this.lines.accept(&buf.filled()[before..]) {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+            if arrived && this.deadline.is_none() && !this.lines.ended {
                 this.deadline = Some(Box::pin(sleep(this.header_timeout)));
             }
             if let Some(deadline) = &mut this.deadline
@@ -145,9 +159,45 @@ impl AsyncRead for Connection {
     }
 }
 
-/// Whether a whole header lies in these bytes, the common case, in which no timer is needed.
-fn ends_header(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, b"\r\n\r\n").is_some()
+/// Watches the line ends of one request's header, whatever pieces it comes in.
+#[derive(Debug, Default)]
+struct HeaderLines {
+    /// Which request of the connection this is.
+    request: u32,
+    /// Bytes of the current line so far.
+    length: usize,
+    last: u8,
+    /// A line that is not empty has been seen.
+    begun: bool,
+    /// The blank line has been seen; what follows is body.
+    ended: bool,
+}
+
+impl HeaderLines {
+    /// Takes the next bytes; `false` when a line ends with a bare LF.
+    fn accept(&mut self, bytes: &[u8]) -> bool {
+        if self.ended {
+            return true;
+        }
+        let mut start = 0;
+        for at in memchr::memchr_iter(b'\n', bytes) {
+            let length = self.length + (at - start);
+            let before = if at > 0 { bytes[at - 1] } else { self.last };
+            if length == 0 || before != b'\r' {
+                return false;
+            }
+            if length == 1 && self.begun {
+                self.ended = true;
+                return true;
+            }
+            self.begun |= length > 1;
+            self.length = 0;
+            start = at + 1;
+        }
+        self.length += bytes.len() - start;
+        self.last = bytes.last().copied().unwrap_or(self.last);
+        true
+    }
 }
 
 impl AsyncWrite for Connection {
@@ -214,6 +264,25 @@ impl Peek for Connection {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bare_line_feeds_are_seen_in_headers_only_however_they_are_cut() {
+        let cases: [(&[u8], bool, bool); 6] = [
+            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nbody\nwith\n\nfeeds", true, true),
+            (b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", true, true),
+            (b"GET / HTTP/1.1\r\nHost: x\r\n", true, false),
+            (b"GET / HTTP/1.1\nHost: x\r\n\r\n", false, false),
+            (b"GET / HTTP/1.1\r\nHost: x\n\r\n", false, false),
+            (b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\n", false, false),
+        ];
+        for (bytes, accepted, ended) in cases {
+            for cut in 0..bytes.len() {
+                let mut lines = HeaderLines::default();
+                let all = lines.accept(&bytes[..cut]) && lines.accept(&bytes[cut..]);
+                assert_eq!((all, lines.ended), (accepted, ended), "{bytes:?} cut at {cut}");
+            }
+        }
+    }
 
     #[test]
     fn places_are_bounded_in_all_and_per_address() {

@@ -194,8 +194,9 @@ impl ProxyHttp for Front {
             ctx.peer = address.ip().to_canonical();
             ctx.client = client_address(ctx.peer, &session.req_header().headers, &self.0.settings.trusted_proxies);
         }
-        let keepalive = if self.0.is_draining() { None } else { Some(self.0.settings.timeouts.keepalive.as_secs()) };
-        session.set_keepalive(keepalive);
+        // Pingora has judged `Connection` and the version; keep-alive is bounded here, never switched on.
+        let wanted = session.get_keepalive().filter(|_| !self.0.is_draining());
+        session.set_keepalive(wanted.map(|_| self.0.settings.timeouts.keepalive.as_secs()));
         session.as_downstream_mut().set_write_timeout(Some(self.0.settings.timeouts.write_stall));
         Ok(())
     }

@@ -9,3 +9,4 @@ mod mcp;
 mod reload;
 mod reserved;
 mod sse;
+mod wire;
