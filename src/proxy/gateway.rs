@@ -207,7 +207,8 @@ impl ProxyHttp for Front {
         let head = session.req_header();
         let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
         let checked = headers::check_request(&head.headers, head.version, &policy.limits, &policy.trace)
-            .and_then(|()| headers::check_host(host, &self.0.settings.server_names));
+            .and_then(|()| headers::check_host(host, &self.0.settings.server_names))
+            .and_then(|()| check_lengths(session));
         if let Err(reason) = checked {
             self.0.refuse(session, &policy, reason).await;
             return Ok(true);
@@ -330,6 +331,19 @@ impl ProxyHttp for Front {
         if std::mem::take(&mut ctx.counted) {
             self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Refuses a request that came with both lengths: Pingora has dropped the `Content-Length` by now, but what stands
+/// before us may have read that one.
+fn check_lengths(session: &Session) -> Result<(), Reason> {
+    if !session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    let raw = session.as_downstream().to_h1_raw().to_ascii_lowercase();
+    match memchr::memmem::find(&raw, b"\ncontent-length") {
+        Some(_) => Err(Reason::BadRequest),
+        None => Ok(()),
     }
 }
 

@@ -12,7 +12,8 @@ fn start() -> Sidecar {
 
 /// Head (without its blank line) and body of a call that would pass.
 fn call(sidecar: &Sidecar) -> (String, String) {
-    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call_params("raw.echo")}).to_string();
+    let body =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call_params("raw.echo")}).to_string();
     let token = sidecar.token(&Token::of("alice"));
     let head = format!(
         "POST /api/v1/mcp/raw HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
@@ -61,9 +62,8 @@ fn a_body_may_be_chunked_or_announced() {
     let mut client = Client::connect(sidecar.mcp);
     client.send(chunked.as_bytes());
     assert_eq!(client.response(false).status, 200, "chunked");
-    // The same connection serves the next call.
+    // The same connection serves the next call; the client reads past the go-ahead.
     client.send(format!("{head}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes());
-    assert_eq!(client.head().status, 100, "the go-ahead");
     client.send(body.as_bytes());
     assert_eq!(client.response(false).status, 200, "announced");
     sidecar.finish();
