@@ -178,7 +178,11 @@ fn every_key_of_the_manual_is_read() {
             // No key takes a date: who reads the key says so, and nobody else does.
             let path = key.replace(".NAME.", ".executor.").replace("servers.", "servers.content.");
             let shown = path.replace("servers.content.", "servers[0].");
-            let (result, _) = load(kind, kind, text, vec![(path, "2001-02-03".to_owned())]);
+            // Only one way of giving a URL is read, so the shipped one makes room for the others.
+            let other_way = key.ends_with(".url_env") || key.ends_with(".url_file");
+            let kept = text.lines().filter(|line| !other_way || !line.starts_with("url = "));
+            let text = kept.collect::<Vec<_>>().join("\n");
+            let (result, _) = load(kind, kind, &text, vec![(path, "2001-02-03".to_owned())]);
             let report = result.err().unwrap_or_else(|| panic!("{kind}.toml takes a date for {key}")).render();
             // A URL may be given in three ways: the wrong type of one reads as none at all.
             let read = ["must be ", "is missing"].iter().any(|what| report.contains(&format!("`{shown}` {what}")));
