@@ -1,0 +1,220 @@
+//! `docs/CONFIG.md` against the loader: its examples load, its tables name every key and no other, and what bad files
+//! get to read stays as it is. `UPDATE=1` rewrites the expected reports in `tests/cfg`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use mcp_sidecar::config::{
+    Effective, Overrides, PolicyContext, Report, Source, embedded, inspect_executor, inspect_policy, inspect_sidecar,
+};
+
+const FILES: [(&str, &str); 3] =
+    [("policy", embedded::POLICY), ("sidecar", embedded::SIDECAR), ("executor", embedded::EXECUTOR)];
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn manual() -> String {
+    std::fs::read_to_string(here("docs/CONFIG.md")).expect("docs/CONFIG.md")
+}
+
+fn shipped(kind: &str) -> &'static str {
+    FILES.iter().find(|(name, _)| *name == kind).unwrap_or_else(|| panic!("no file of kind {kind:?}")).1
+}
+
+/// Loads a text as `{kind}.toml`, with variables such as the examples name.
+fn load(kind: &str, name: &str, text: &str, set: Vec<(String, String)>) -> (Result<(), Report>, Vec<Effective>) {
+    let key = "k".repeat(32);
+    let environment = [
+        ("EXECUTOR_KEY", key.as_str()),
+        ("REDIS_URL", "redis://redis.internal:6379"),
+        ("SAPI_JWT_SECRET", &key),
+        ("SEARCH_AUTHORIZATION", "Bearer word"),
+    ];
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let overrides = Overrides { environment, set, ..Overrides::default() };
+    let source = Source::embedded(name, text, Path::new("/nowhere"));
+    match kind {
+        "policy" => {
+            let upstreams = ["executor".to_owned(), "search".to_owned()];
+            let context = PolicyContext { upstreams: Some(&upstreams), ..PolicyContext::default() };
+            let (result, effective) = inspect_policy(&source, &overrides, context);
+            (result.map(drop), effective)
+        }
+        "sidecar" => {
+            let (result, effective) = inspect_sidecar(&source, &overrides);
+            (result.map(drop), effective)
+        }
+        "executor" => {
+            let (result, effective) = inspect_executor(&source, &overrides);
+            (result.map(drop), effective)
+        }
+        other => panic!("no file of kind {other:?}"),
+    }
+}
+
+/// The leaves of a table as key paths with their values as TOML.
+fn leaves(prefix: &str, table: &toml::Table, out: &mut Vec<(String, String)>) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match value {
+            toml::Value::Table(inner) if !inner.is_empty() => leaves(&path, inner, out),
+            value => out.push((path, value.to_string())),
+        }
+    }
+}
+
+/// An example: the kind of file, whether it is laid over the shipped one, its text.
+fn examples(manual: &str) -> Vec<(String, bool, String)> {
+    let mut found = Vec::new();
+    let mut lines = manual.lines().peekable();
+    let mut comment = None;
+    while let Some(line) = lines.next() {
+        if let Some(rest) = line.strip_prefix("<!-- file: ") {
+            let rest = rest.strip_suffix(" -->").expect("the comment ends on its line");
+            let (file, over) =
+                rest.split_once(", over the shipped one").map_or((rest, false), |(file, _)| (file, true));
+            comment = Some((file.strip_suffix(".toml").expect("a TOML file").to_owned(), over));
+        } else if line == "```toml" {
+            let (kind, over) = comment.take().expect("a comment with the file's name stands before every example");
+            let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            found.push((kind, over, text.join("\n") + "\n"));
+        } else {
+            assert!(!line.starts_with("```"), "an example of another kind: {line}");
+        }
+    }
+    found
+}
+
+/// What the manual's tables list for a file, with `NAME` and `servers.` as they stand there.
+fn documented(manual: &str, kind: &str) -> BTreeSet<String> {
+    let heading = format!("## {kind}.toml\n");
+    let start = manual.find(&heading).unwrap_or_else(|| panic!("no chapter {heading}")) + heading.len();
+    let chapter = manual[start..].split("\n## ").next().unwrap_or("");
+    let mut keys = BTreeSet::new();
+    for row in chapter.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+        assert_eq!(cells.len(), 5, "key, type, unit, default, effect: {row}");
+        let mut parent = String::new();
+        for word in cells[0].trim().split(", ") {
+            let word = word.trim_matches('`');
+            if let Some((before, _)) = word.rsplit_once('.') {
+                parent = format!("{before}.");
+                assert!(keys.insert(word.to_owned()), "{word} is listed twice");
+            } else {
+                assert!(keys.insert(format!("{parent}{word}")), "{word} is listed twice");
+            }
+        }
+    }
+    keys
+}
+
+/// A key path as the manual writes it.
+fn generic(key: &str) -> String {
+    let key = key.split('"').next().unwrap_or(key).trim_end_matches('.');
+    let mut parts: Vec<&str> = key.split('.').collect();
+    if parts[0].starts_with("servers[") {
+        parts[0] = "servers";
+    }
+    if parts[0] == "upstreams" && parts.len() > 1 {
+        parts[1] = "NAME";
+    }
+    // What these tables hold is described in one row.
+    for group in [&["servers", "limits"][..], &["servers", "stream"], &["upstreams", "NAME", "headers"]] {
+        if parts.starts_with(group) {
+            parts.truncate(group.len());
+        }
+    }
+    if let Some(at) = parts.iter().position(|part| *part == "scope_map") {
+        parts.truncate(at + 1);
+    }
+    parts.join(".")
+}
+
+#[test]
+fn every_example_of_the_manual_loads() {
+    let mut kinds = BTreeSet::new();
+    for (kind, over, text) in examples(&manual()) {
+        let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let (result, _) = if over {
+            let mut set = Vec::new();
+            leaves("", &table, &mut set);
+            load(&kind, &format!("{kind}.toml"), shipped(&kind), set)
+        } else {
+            load(&kind, &format!("{kind}.toml"), &text, Vec::new())
+        };
+        result.unwrap_or_else(|report| panic!("{report}\n\nin the example\n{text}"));
+        kinds.insert(kind);
+    }
+    assert_eq!(kinds.len(), FILES.len(), "an example for every file");
+}
+
+#[test]
+fn every_key_that_is_read_is_in_the_manual() {
+    let manual = manual();
+    for (kind, text) in FILES {
+        let known = documented(&manual, kind);
+        let mut seen: BTreeSet<String> = BTreeSet::new();
+        let complete = examples(&manual).into_iter().filter(|(of, over, _)| of == kind && !over);
+        for text in complete.map(|(_, _, text)| text).chain([text.to_owned()]) {
+            let (result, effective) = load(kind, kind, &text, Vec::new());
+            result.unwrap_or_else(|report| panic!("{report}"));
+            seen.extend(effective.iter().map(|value| generic(&value.key)));
+            let mut written = Vec::new();
+            leaves("", &text.parse().expect("it has just been loaded"), &mut written);
+            seen.extend(written.iter().filter(|(key, _)| key != "servers").map(|(key, _)| generic(key)));
+        }
+        let missing: Vec<&String> = seen.difference(&known).collect();
+        assert!(missing.is_empty(), "docs/CONFIG.md lacks, for {kind}.toml: {missing:?}");
+    }
+}
+
+#[test]
+fn every_key_of_the_manual_is_read() {
+    let manual = manual();
+    for (kind, text) in FILES {
+        for key in documented(&manual, kind) {
+            // No key takes a date: who reads the key says so, and nobody else does.
+            let path = key.replace(".NAME.", ".executor.").replace("servers.", "servers.content.");
+            let shown = path.replace("servers.content.", "servers[0].");
+            // Only one way of giving a URL is read, so the shipped one makes room for the others.
+            let other_way = key.ends_with(".url_env") || key.ends_with(".url_file");
+            let kept = text.lines().filter(|line| !other_way || !line.starts_with("url = "));
+            let text = kept.collect::<Vec<_>>().join("\n");
+            let (result, _) = load(kind, kind, &text, vec![(path, "2001-02-03".to_owned())]);
+            let report = result.err().unwrap_or_else(|| panic!("{kind}.toml takes a date for {key}")).render();
+            // A URL may be given in three ways: the wrong type of one reads as none at all.
+            let read = ["must be ", "is missing"].iter().any(|what| report.contains(&format!("`{shown}` {what}")));
+            assert!(read && !report.contains("unknown key"), "{kind}.toml does not read {key}:\n{report}");
+        }
+    }
+}
+
+#[test]
+fn bad_files_get_the_expected_reports() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(here("tests/cfg"))
+        .expect("tests/cfg")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 10, "{files:?}");
+    let mut wrong = Vec::new();
+    for path in files {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a UTF-8 name").to_owned();
+        let kind = name.split('-').next().unwrap_or("");
+        let text = std::fs::read_to_string(&path).expect("a readable file");
+        let (result, _) = load(kind, &name, &text, Vec::new());
+        let rendered = result.err().unwrap_or_else(|| panic!("{name} was accepted")).render();
+        assert!(!rendered.contains("hunter2"), "{name}: a secret is shown\n{rendered}");
+        let expected = path.with_extension("txt");
+        if update {
+            std::fs::write(&expected, &rendered).expect("a writable file");
+        } else if std::fs::read_to_string(&expected).unwrap_or_default() != rendered {
+            wrong.push(format!("{name}:\n{rendered}"));
+        }
+    }
+    assert!(wrong.is_empty(), "other reports than in tests/cfg (UPDATE=1 rewrites them)\n\n{}", wrong.join("\n"));
+}
