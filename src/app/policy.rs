@@ -121,7 +121,8 @@ impl PolicyStore {
                 *self.problem.lock() = Some(text.clone());
                 Err(text)
             }
-            Ok((snapshot, _)) if snapshot.digest == old.digest => {
+            // A secret in a file of its own may have changed while the policy's text did not.
+            Ok((snapshot, _)) if snapshot.digest == old.digest && snapshot.auth.generation == old.auth.generation => {
                 *self.problem.lock() = None;
                 Ok(format!("unchanged: revision {}, digest {}", old.revision, old.digest))
             }

@@ -164,7 +164,7 @@ impl Lines {
     }
 }
 
-/// JSON escapes, and every character that could end a line or steer a terminal as `\uXXXX`.
+/// JSON escapes, and every character that could end a line or steer a terminal as `\uHHHH`.
 fn escape(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     if bytes.iter().all(|b| (0x20..0x7f).contains(b) && !matches!(b, b'"' | b'\\')) {

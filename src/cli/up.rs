@@ -12,6 +12,7 @@ use crate::auth::{MintClaims, mint};
 use crate::base::{Clock, Secret, SystemClock};
 use crate::cli::load::SetArgs;
 use crate::cli::service::{log, runtime};
+use crate::config::embedded;
 
 /// How long the printed token lives, in seconds.
 const TOKEN_TTL_S: u64 = 12 * 3600;
@@ -74,10 +75,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         ("upstreams.executor.socket", quoted(&socket)),
         ("executor.socket", quoted(&socket)),
         ("database.url", quoted(Path::new(&format!("sqlite://{}", site.display())))),
-        ("stream.enabled", "true".to_owned()),
-        ("compat.emcp_models", "true".to_owned()),
     ];
-    let builtin: Vec<(&str, &str)> = builtin.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let mut builtin: Vec<(&str, &str)> = builtin.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    if args.policy.is_none() {
+        // A policy of the user's own is taken as it is.
+        builtin.extend(embedded::UP_OVERRIDES);
+    }
     let overrides = args.set.overrides().with_builtin(&builtin);
     let files = Files { sidecar: args.config, executor: None, policy: args.policy };
     let sidecar = Plan::load_sidecar(&files, &overrides, &data).map_err(|r| anyhow::anyhow!("{}", r.render()))?;

@@ -208,7 +208,7 @@ impl<'a> Section<'a> {
         };
         let parsed = [("ms", 1), ("s", 1000), ("m", 60_000)].into_iter().find_map(|(unit, factor)| {
             let number: u64 = word.text.strip_suffix(unit)?.parse().ok()?;
-            Some(number * factor).filter(|ms| (1..=3_600_000).contains(ms))
+            number.checked_mul(factor).filter(|ms| (1..=3_600_000).contains(ms))
         });
         parsed.map_or_else(
             || {

@@ -142,13 +142,17 @@ impl Call<'_> {
                     let denial = Denial::new(Reason::InternalError, Rule::Builtin("permit"));
                     return self.deny(session, denial, &id, None, &trail).await;
                 };
-                match self.gateway.audit.reserve().await {
-                    Ok(slot) => self.forward(session, permit, slot, principal, &id, bytes, &trail).await,
-                    Err(_) => {
-                        let denial = Denial::new(Reason::AuditUnavailable, Rule::Builtin("audit"));
-                        self.deny(session, denial, &id, Some(principal), &trail).await;
-                    }
-                }
+                let slot = match self.policy.logging.audit_enabled {
+                    true => match self.gateway.audit.reserve().await {
+                        Ok(slot) => Some(slot),
+                        Err(_) => {
+                            let denial = Denial::new(Reason::AuditUnavailable, Rule::Builtin("audit"));
+                            return self.deny(session, denial, &id, Some(principal), &trail).await;
+                        }
+                    },
+                    false => None,
+                };
+                self.forward(session, permit, slot, principal, &id, bytes, &trail).await;
             }
         }
     }
@@ -205,7 +209,9 @@ impl Call<'_> {
         record.decision = "deny";
         record.deny_code = Some(code);
         record.rule = denial.rule.to_string();
-        if principal.is_none() {
+        if !self.policy.logging.audit_enabled {
+            // Switched off by the policy.
+        } else if principal.is_none() {
             self.gateway.audit.deny(record);
         } else if let Some(slot) = self.gateway.audit.try_reserve() {
             let _ = slot.write(record).await;
@@ -221,14 +227,14 @@ impl Call<'_> {
         &self,
         session: &mut Session,
         permit: Permit,
-        slot: Slot,
+        slot: Option<Slot>,
         principal: &Principal,
         id: &Id<'_>,
         body: &Bytes,
         trail: &Trail,
     ) {
         let server = Arc::clone(permit.server());
-        let mut ledger = Ledger { call: self, slot: Some(slot), principal, trail, rule: permit.rule().to_string() };
+        let mut ledger = Ledger { call: self, open: true, slot, principal, trail, rule: permit.rule().to_string() };
         let Some(target) = self.gateway.targets.get(&server.upstream) else {
             return self
                 .fail(session, ledger, Reason::UpstreamFailed, UpstreamFailure::Connect, id, Instant::now())
@@ -432,6 +438,8 @@ impl Call<'_> {
 /// The audit line of a permitted call: written once, also when the call is dropped half-way.
 struct Ledger<'a, 'c> {
     call: &'a Call<'c>,
+    open: bool,
+    /// `None` when the policy switches the audit off: the call is counted all the same.
     slot: Option<Slot>,
     principal: &'a Principal,
     trail: &'a Trail,
@@ -446,8 +454,11 @@ impl Ledger<'_, '_> {
     }
 
     fn entry(&mut self, status: u16, bytes_out: u64, detail: Option<&'static str>) -> Option<(Slot, Record)> {
-        let slot = self.slot.take()?;
+        if !std::mem::take(&mut self.open) {
+            return None;
+        }
         self.call.count(self.trail, true, "ok");
+        let slot = self.slot.take()?;
         let mut record = self.call.record(Some(self.principal), self.trail, status, bytes_out);
         record.rule = std::mem::take(&mut self.rule);
         record.outcome = detail;

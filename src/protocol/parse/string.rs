@@ -101,7 +101,7 @@ pub(super) fn unescape(raw: &str, escaped: bool) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The character of a `uXXXX` or `uXXXX\uXXXX` escape, and its length after the backslash.
+/// The character of a `uHHHH` or `uHHHH\uHHHH` escape, and its length after the backslash.
 fn unescape_unit(bytes: &[u8]) -> (char, usize) {
     let first = u32::from(hex(bytes, 1).unwrap_or(0xFFFD));
     if (0xD800..0xDC00).contains(&first)
