@@ -86,7 +86,7 @@ class Bench:
         raw = f"http://127.0.0.1:{self.back}/mcp"
         sets = [
             "runtime.threads=1", f'upstreams.bench={{url="{raw}"}}',
-            f"security.deny_tools=[{deny}]", "rate_limit.enabled=true", "rate_limit.per_minute=1000000000",
+            f"security.deny_tools=[{deny}]", "rate_limit.enabled=true", "rate_limit.per_minute=1000000",
         ]
         if self.options.redis:
             port = free_port()
@@ -107,7 +107,7 @@ allow_resources = []
 allow_prompts = []
 deny_tools = []
 limits = { max_payload_kb = 256 }
-rate_limit = { per_minute = 1000000000 }
+rate_limit = { per_minute = 1000000 }
 
 [end]
 """)
