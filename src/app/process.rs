@@ -88,8 +88,7 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
 
     serve(&mut signals, &panel, sidecar.as_ref()).await;
     panel.stopping.store(true, Ordering::Relaxed);
-    let streams = 0;
-    event::draining(&metrics, streams);
+    event::draining(&metrics, panel.gateway.as_ref().map_or(0, |gateway| gateway.in_flight()));
     if let Some(sidecar) = sidecar {
         let impatient = async { while signals.next().await != Asked::Stop {} };
         sidecar.stop(impatient).await;

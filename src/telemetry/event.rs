@@ -111,7 +111,7 @@ pub fn connection_refused(metrics: &Metrics, why: ConnectionRefusal, peer: std::
 }
 
 /// The process takes no new work.
-pub fn draining(metrics: &Metrics, streams: u64) {
+pub fn draining(metrics: &Metrics, requests_open: u64) {
     metrics.draining(true);
-    info!(streams, "draining");
+    info!(requests_open, "draining");
 }
