@@ -6,13 +6,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pingora::apps::ServerApp;
-use pingora::protocols::{GetSocketDigest, SocketDigest};
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use tokio::sync::watch;
@@ -142,11 +140,7 @@ async fn accept(service: Service, listener: tokio::net::TcpListener, closing: wa
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-        let _ = digest.peer_addr.set(Some(address.into()));
-        let mut transport = pingora::protocols::l4::stream::Stream::from(stream);
-        transport.set_socket_digest(digest);
-        let connection = Connection::new(transport, header_timeout, place);
+        let connection = Connection::new(stream, address, header_timeout, place);
         let (service, closing) = (service.clone(), closing.clone());
         tokio::spawn(async move {
             service.gateway.metrics().connection_opened();
