@@ -1,5 +1,6 @@
 //! The real binary, end to end. `make test` installs what these need.
 
+mod caps;
 mod clients;
 mod deny;
 mod drain;
@@ -9,4 +10,5 @@ mod mcp;
 mod reload;
 mod reserved;
 mod sse;
+mod upstream;
 mod wire;
