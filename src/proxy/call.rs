@@ -333,7 +333,12 @@ impl Call<'_> {
         respond::insert(&mut header, "X-Accel-Buffering", "no");
         respond::insert(&mut header, "X-eMCP-Stream-Max-Seconds", &server.stream.max_stream_seconds.to_string());
         respond::insert(&mut header, "X-eMCP-Heartbeat-Seconds", &server.stream.heartbeat_seconds.to_string());
-        respond::insert(&mut header, "Transfer-Encoding", "chunked");
+        if session.req_header().version == http::Version::HTTP_10 {
+            // It knows no chunks: the end of the connection is the end of the stream.
+            session.set_keepalive(None);
+        } else {
+            respond::insert(&mut header, "Transfer-Encoding", "chunked");
+        }
         respond::mark(&mut header, self.marks());
         let metrics = &self.gateway.metrics;
         metrics.stream_opened();
