@@ -10,7 +10,8 @@ use crate::harness::{Client, Next, Sidecar, Token, Upstream, call_params, eventu
 const SOON: Duration = Duration::from_secs(10);
 
 fn open(sidecar: &Sidecar, token: &Token) -> Client {
-    let body = serde_json::json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": call_params("raw.echo")});
+    let body =
+        serde_json::json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": call_params("raw.echo")});
     let mut client = Client::connect(sidecar.mcp);
     client.send(&sidecar.post("raw", token, body.to_string()).bytes());
     assert_eq!(client.head().status, 200);

@@ -8,6 +8,7 @@ mod drain;
 mod harness;
 mod limits;
 mod mcp;
+mod origin;
 mod reload;
 mod reserved;
 mod sse;
