@@ -234,7 +234,8 @@ impl Call<'_> {
         trail: &Trail,
     ) {
         let server = Arc::clone(permit.server());
-        let mut ledger = Ledger { call: self, open: true, slot, principal, trail, rule: permit.rule().to_string() };
+        let rule = permit.rule().to_string();
+        let mut ledger = Ledger { call: self, open: true, slot, principal, trail, rule, code: "ok" };
         let Some(target) = self.gateway.targets.get(&server.upstream) else {
             return self
                 .fail(session, ledger, Reason::UpstreamFailed, UpstreamFailure::Connect, id, Instant::now())
@@ -267,7 +268,7 @@ impl Call<'_> {
                 return self.fail(session, ledger, reason, failure, id, sent).await;
             }
         };
-        if is_event_stream(answer.header()) {
+        if is_media_type(answer.header(), "text/event-stream") && answer.header().status == http::StatusCode::OK {
             if !server.stream.enabled {
                 return self.fail(session, ledger, Reason::StreamingDisabled, UpstreamFailure::Garbage, id, sent).await;
             }
@@ -304,7 +305,7 @@ impl Call<'_> {
         }
         let limit = self.gateway.settings.timeouts.response_header;
         let bytes = answer.collect(server.limits.max_result_bytes, limit).await?;
-        if !bytes.is_empty() && !is_json(answer.header()) {
+        if !bytes.is_empty() && !is_media_type(answer.header(), "application/json") {
             return Err(UpstreamFailure::Garbage);
         }
         let mut header = answer_header(answer.header(), status).ok_or(UpstreamFailure::Garbage)?;
@@ -332,7 +333,12 @@ impl Call<'_> {
         respond::insert(&mut header, "X-Accel-Buffering", "no");
         respond::insert(&mut header, "X-eMCP-Stream-Max-Seconds", &server.stream.max_stream_seconds.to_string());
         respond::insert(&mut header, "X-eMCP-Heartbeat-Seconds", &server.stream.heartbeat_seconds.to_string());
-        respond::insert(&mut header, "Transfer-Encoding", "chunked");
+        if session.req_header().version == http::Version::HTTP_10 {
+            // It knows no chunks: the end of the connection is the end of the stream.
+            session.set_keepalive(None);
+        } else {
+            respond::insert(&mut header, "Transfer-Encoding", "chunked");
+        }
         respond::mark(&mut header, self.marks());
         let metrics = &self.gateway.metrics;
         metrics.stream_opened();
@@ -377,6 +383,7 @@ impl Call<'_> {
             Reason::ResultTooLarge | Reason::StreamingDisabled => reason.code(),
             _ => failure.as_str(),
         };
+        ledger.code = reason.code();
         ledger.close(reason.status(), 0, Some(detail)).await;
         respond::deny(session, &denial, id, self.marks()).await;
         self.time(upstream);
@@ -444,6 +451,8 @@ struct Ledger<'a, 'c> {
     principal: &'a Principal,
     trail: &'a Trail,
     rule: String,
+    /// The metric's code: `ok`, or why the upstream's answer was replaced by ours.
+    code: &'static str,
 }
 
 impl Ledger<'_, '_> {
@@ -457,7 +466,7 @@ impl Ledger<'_, '_> {
         if !std::mem::take(&mut self.open) {
             return None;
         }
-        self.call.count(self.trail, true, "ok");
+        self.call.count(self.trail, true, self.code);
         let slot = self.slot.take()?;
         let mut record = self.call.record(Some(self.principal), self.trail, status, bytes_out);
         record.rule = std::mem::take(&mut self.rule);
@@ -520,16 +529,11 @@ fn answer_header(upstream: &ResponseHeader, status: u16) -> Option<ResponseHeade
     Some(header)
 }
 
-fn is_event_stream(header: &ResponseHeader) -> bool {
-    content_type(header).is_some_and(|kind| kind.starts_with("text/event-stream"))
-}
-
-fn is_json(header: &ResponseHeader) -> bool {
-    content_type(header).is_some_and(|kind| kind.starts_with("application/json"))
-}
-
-fn content_type(header: &ResponseHeader) -> Option<String> {
-    Some(header.headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?.trim().to_ascii_lowercase())
+/// Whether the answer's media type, its parameters aside, is this one.
+fn is_media_type(header: &ResponseHeader, wanted: &str) -> bool {
+    let value = header.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = value.and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted))
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use pingora::ErrorType;
 use pingora::proxy::Session;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -15,6 +16,9 @@ use crate::policy::{Server, StreamPolicy};
 use crate::protocol::{EventScanner, HEARTBEAT, Id, rpc_error_event};
 use crate::proxy::upstream::Answer;
 use crate::telemetry::{StreamEnd, UpstreamFailure as Failure};
+
+/// The most that is written at once; the reader has `timeouts.write_stall` for each piece.
+const PIECE: usize = 16 * 1024;
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +158,12 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
                     Some(Ok(answer)) => {
                         // What is left is no whole event; SSE says that it is discarded by the reader.
                         let tail = scanner.finish();
-                        if let Some(tail) = tail && let Err(end) = out.write(tail).await {
+                        let last = scanner.next_event().map(|event| event.0);
+                        let rest = last.or(tail).unwrap_or_default();
+                        if out.bytes + rest.len() as u64 > bounds.max_bytes {
+                            break End::TooLarge;
+                        }
+                        if let Err(end) = out.write(rest).await {
                             break end;
                         }
                         if let Some(answer) = answer {
@@ -165,10 +174,8 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
                     None => break End::Upstream(Failure::Closed),
                 },
                 Some(chunk) => {
-                    if scanner.push(chunk).is_err() {
-                        break End::TooLarge;
-                    }
-                    let mut ended = None;
+                    // The events ahead of one that is too large still pass.
+                    let mut ended = scanner.push(chunk).is_err().then_some(End::TooLarge);
                     while let Some(event) = scanner.next_event() {
                         if out.bytes + event.0.len() as u64 > bounds.max_bytes {
                             ended = Some(End::TooLarge);
@@ -198,13 +205,23 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
     let bytes = out.bytes;
     conclude(session, end, &bounds).await;
     if end == End::ClientGone && !bounds.policy.abort_on_disconnect && finished.is_none() {
-        // The work is to be finished though nobody listens: read on, within the deadline.
-        chunks.close();
-        let _ = timeout_at(deadline, async {
-            let mut reading = reading;
-            let _ = (&mut reading).await;
-        })
-        .await;
+        // The work is to be finished though nobody listens: read on and drop what comes, within the same bounds.
+        let discarding = async {
+            let mut left = bounds.max_bytes.saturating_sub(bytes);
+            while let Some(chunk) = chunks.recv().await {
+                left = left.checked_sub(chunk.len() as u64)?;
+            }
+            Some(())
+        };
+        tokio::select! {
+            () = sleep_until(deadline) => {}
+            () = raised(&mut drained) => {}
+            // All was taken: what the reading comes to decides.
+            None = discarding => {}
+            result = &mut reading => if let Ok(Some(answer)) = result {
+                answer.finish().await;
+            },
+        }
     }
     Summary { end, bytes, heartbeats }
 }
@@ -243,17 +260,19 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    async fn write(&mut self, bytes: Bytes) -> Result<(), End> {
-        let length = bytes.len() as u64;
-        let stalled_at = Instant::now() + self.stall;
-        match timeout_at(stalled_at.min(self.deadline), self.session.write_response_body(Some(bytes), false)).await {
-            Ok(Ok(())) => {
-                self.bytes += length;
-                Ok(())
+    /// Writes in pieces, so that a slow reader of a large event is not taken for one that has stopped.
+    async fn write(&mut self, mut bytes: Bytes) -> Result<(), End> {
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(PIECE));
+            let length = piece.len() as u64;
+            let until = (Instant::now() + self.stall).min(self.deadline);
+            match timeout_at(until, self.session.write_response_body(Some(piece), false)).await {
+                Ok(Ok(())) => self.bytes += length,
+                Ok(Err(error)) if *error.etype() != ErrorType::WriteTimedout => return Err(End::ClientGone),
+                _ => return Err(End::Stalled),
             }
-            Ok(Err(_)) => Err(End::ClientGone),
-            Err(_) => Err(End::Stalled),
         }
+        Ok(())
     }
 }
 

@@ -133,6 +133,9 @@ impl Target {
             Ok(Err(failure)) => Err(failure),
             Ok(Ok(())) => {
                 let header = session.resp_header().cloned().ok_or(Failure::Garbage)?;
+                if !is_plain(&header, &session.get_headers_raw_bytes()) {
+                    return Err(Failure::Garbage);
+                }
                 Ok(Answer { target: self, session, header, reusable: !write_failed })
             }
         }
@@ -152,6 +155,27 @@ fn header_failure(error: &pingora::Error) -> Failure {
         ErrorType::ConnectionClosed | ErrorType::ReadError => Failure::Closed,
         _ => Failure::Garbage,
     }
+}
+
+/// Whether an answer's header can be read in one way only.
+///
+/// Pingora lets pass what an endpoint may repair: folded lines (whose line ends would reach the client), both lengths,
+/// codings before `chunked`. We asked for no coding and take none: its header would not be passed on.
+fn is_plain(header: &ResponseHeader, raw: &[u8]) -> bool {
+    use http::header::{CONTENT_ENCODING, TRANSFER_ENCODING};
+    let folded = memchr::memchr_iter(b'\n', raw).any(|at| matches!(raw.get(at + 1), Some(b' ' | b'\t')));
+    let encoded = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if folded || header.headers.get_all(CONTENT_ENCODING).iter().any(encoded) {
+        return false;
+    }
+    let mut codings = header.headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return true };
+    // Pingora drops the length of such a header, so the bytes are asked.
+    let both = memchr::memmem::find(&raw.to_ascii_lowercase(), b"\ncontent-length").is_some();
+    codings.next().is_none()
+        && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        && header.version == http::Version::HTTP_11
+        && !both
 }
 
 /// Adds one header to a head. Values come from our own configuration or were checked before.
@@ -221,7 +245,13 @@ impl Answer<'_> {
             if declared.is_some_and(|declared| declared != length) {
                 return Err(Failure::Closed);
             }
-            Ok(first.unwrap_or_else(|| Bytes::from(rest)))
+            let whole = first.unwrap_or_else(|| Bytes::from(rest));
+            // Without a length only the document itself tells whether the connection was closed too early.
+            let framed = declared.is_some() || self.header.headers.contains_key(http::header::TRANSFER_ENCODING);
+            if !framed && length > 0 && serde_json::from_slice::<serde::de::IgnoredAny>(&whole).is_err() {
+                return Err(Failure::Closed);
+            }
+            Ok(whole)
         })
         .await
         .unwrap_or(Err(Failure::Timeout))
