@@ -77,6 +77,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         ("database.url", quoted(Path::new(&format!("sqlite://{}", site.display())))),
     ];
     let mut builtin: Vec<(&str, &str)> = builtin.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    if args.config.is_none() {
+        // Nobody balances load over what somebody tries out at a terminal.
+        builtin.push(("timeouts.ready_lag", "\"1ms\""));
+    }
     if args.policy.is_none() {
         // A policy of the user's own is taken as it is.
         builtin.extend(embedded::UP_OVERRIDES);
