@@ -104,7 +104,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         executor: Some(executor),
         last_good: false,
     };
-    runtime.block_on(crate::app::run(plan, Some(handle), |up| announce(up, &secret)))
+    runtime.block_on(crate::app::run(plan, Some(handle), |up| announce(up, &secret))).map_err(|error| {
+        let taken = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        };
+        match error.chain().any(taken) {
+            true => error.context("--listen, --admin and --data choose other places"),
+            false => error,
+        }
+    })
 }
 
 fn announce(up: &crate::app::Up, secret: &Secret) {

@@ -113,7 +113,7 @@ pub fn inspect_sidecar(source: &Source, overrides: &Overrides) -> (Result<Sideca
         let admin = root.section("admin", false);
         let control = root.section("control", false);
         let admin_settings =
-            admin::Settings { control: control.optional("socket").map(|word| control.path(&word)), ..doors(&admin) };
+            admin::Settings { control: control.optional("socket").map(|word| control.socket(&word)), ..doors(&admin) };
         admin.close();
         control.close();
         let cms = root.section("cms", false);
@@ -223,7 +223,7 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
         let tcp = section.optional("listen");
         let key = key(&section, &env);
         let listen = match (socket, tcp) {
-            (Some(word), None) => Listen::Unix(section.path(&word)),
+            (Some(word), None) => Listen::Unix(section.socket(&word)),
             (None, Some(word)) => {
                 if key.is_none() {
                     reader.problem(
@@ -338,7 +338,7 @@ fn address(section: &Section<'_>, word: &Word, path: Option<&mut String>) -> Opt
 }
 
 fn upstream(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<proxy::Upstream> {
-    let socket = section.optional("socket").map(|word| proxy::Address::Unix(section.path(&word)));
+    let socket = section.optional("socket").map(|word| proxy::Address::Unix(section.socket(&word)));
     let url = section.optional("url");
     // A path in the URL wins.
     let mut path = section.text("path", Some("/mcp"));

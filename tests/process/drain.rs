@@ -40,8 +40,10 @@ fn upstream() -> Upstream {
         let tool = seen.json()["params"]["name"].as_str().unwrap_or_default().to_owned();
         if tool == "raw.echo" {
             std::thread::park_timeout(Duration::from_millis(20));
-            let answer = json!({"jsonrpc": "2.0", "id": seen.json()["id"], "result": {}});
-            return if peer.send(crate::harness::json_answer(&answer)) { Next::KeepAlive } else { Next::Close };
+            let body = json!({"jsonrpc": "2.0", "id": seen.json()["id"], "result": {}}).to_string();
+            let head = format!("Content-Type: application/json\r\nContent-Length: {}", body.len());
+            let whole = peer.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}"));
+            return if whole { Next::KeepAlive } else { Next::Close };
         }
         peer.send(stream_head());
         let began = Instant::now();
