@@ -5,8 +5,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::app::process::unavailable;
 use crate::config;
-use crate::executor::{Executor, Listener, serve};
+use crate::executor::{Executor, Listen, Listener, serve};
 use crate::policy::Snapshot;
 use crate::store::{self, Pool};
 
@@ -34,7 +35,10 @@ impl RunningExecutor {
     pub async fn start(plan: &config::Executor, policy: Arc<ArcSwap<Snapshot>>) -> anyhow::Result<Self> {
         let pool = Pool::open(&plan.database).context("database")?;
         let executor = Arc::new(Executor::new(pool, policy, &plan.executor));
-        let listener = Listener::bind(&plan.executor.listen).await.context("cannot listen for the executor")?;
+        let listener = Listener::bind(&plan.executor.listen).await.map_err(|error| match &plan.executor.listen {
+            Listen::Unix(path) => unavailable(error, path.display(), "executor.socket"),
+            Listen::Tcp { address, .. } => unavailable(error, address, "executor.listen"),
+        })?;
         let (stop, mut stopped) = watch::channel(false);
         let served = Arc::clone(&executor);
         let task = tokio::spawn(serve(listener, served, async move {

@@ -1,3 +1,5 @@
+use std::fmt::Display;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use crate::app::sidecar::RunningSidecar;
 use crate::app::signals::{Asked, Signals};
 use crate::base::{Clock, SystemClock};
 use crate::config;
+use crate::executor::Executor;
 use crate::policy::Snapshot;
 use crate::proxy::listen;
 use crate::telemetry::{LogHandle, Metrics, event};
@@ -74,11 +77,18 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
         started_ms: clock.now_ms(),
     });
     let (ended, ending) = watch::channel(false);
-    let (admin_address, control_path) = doors(plan.sidecar.as_ref(), &panel, &ending)?;
-    let _watch = watch_policy(&panel)?;
     if let Some(executor) = &executor {
+        // Looked at once before anybody is told that this process is up.
+        look(&executor.executor, &panel).await;
         tokio::spawn(observe(Arc::clone(&executor.executor), Arc::clone(&panel)));
     }
+    // Where both run in one process, the proxy's doors are the process's.
+    let (settings, key) = match (&plan.sidecar, &plan.executor) {
+        (Some(sidecar), _) => (Some(&sidecar.admin), "admin.listen"),
+        (None, executor) => (executor.as_ref().map(|executor| &executor.admin), "executor.admin.listen"),
+    };
+    let (admin_address, control_path) = doors(settings, key, &panel, &ending)?;
+    let _watch = watch_policy(&panel)?;
     announce(&Up {
         mcp: sidecar.as_ref().map_or_else(Vec::new, |sidecar| sidecar.addresses.clone()),
         admin: admin_address,
@@ -124,25 +134,37 @@ async fn serve(signals: &mut Signals, panel: &Arc<Panel>, sidecar: Option<&Runni
 
 /// Opens the admin listener and the control socket.
 fn doors(
-    plan: Option<&config::Sidecar>,
+    settings: Option<&admin::Settings>,
+    key: &str,
     panel: &Arc<Panel>,
     ending: &watch::Receiver<bool>,
 ) -> anyhow::Result<(Option<SocketAddr>, Option<PathBuf>)> {
-    let Some(plan) = plan else { return Ok((None, None)) };
+    let Some(settings) = settings else { return Ok((None, None)) };
     let mut admin_address = None;
-    if let Some(address) = plan.admin.listen {
-        let listener = listen(address).with_context(|| format!("cannot listen on {address} (admin.listen)"))?;
+    if let Some(address) = settings.listen {
+        let listener = listen(address).map_err(|error| unavailable(error, address, key))?;
         admin_address = Some(listener.local_addr()?);
         let control: Arc<dyn Control> = Arc::clone(panel) as _;
-        tokio::spawn(admin::serve(listener, plan.admin.hosts.clone(), control, until(ending.clone())));
+        tokio::spawn(admin::serve(listener, settings.hosts.clone(), control, until(ending.clone())));
     }
-    if let Some(path) = &plan.admin.control {
+    if let Some(path) = &settings.control {
         let socket = ControlSocket::bind(path)
             .with_context(|| format!("cannot open the control socket {} (control.socket)", path.display()))?;
         let control: Arc<dyn Control> = Arc::clone(panel) as _;
         tokio::spawn(admin::serve_control(socket, control, until(ending.clone())));
     }
-    Ok((admin_address, plan.admin.control.clone()))
+    Ok((admin_address, settings.control.clone()))
+}
+
+/// Why a place cannot be listened on, and what to do about it.
+pub(in crate::app) fn unavailable(error: io::Error, place: impl Display, key: &str) -> anyhow::Error {
+    let fix = match error.kind() {
+        io::ErrorKind::AddrInUse => ": stop the process that has it, or choose another",
+        io::ErrorKind::AddrNotAvailable => ": choose an address of this machine",
+        io::ErrorKind::PermissionDenied => ": choose a port from 1024 on, or a place that this user may use",
+        _ => "",
+    };
+    anyhow::Error::new(error).context(format!("cannot listen on {place} ({key}){fix}"))
 }
 
 async fn until(mut ending: watch::Receiver<bool>) {
@@ -160,11 +182,16 @@ fn watch_policy(panel: &Arc<Panel>) -> anyhow::Result<Option<config::Watch>> {
 }
 
 /// Asks the executor's database once a second, so that `/readyz` can answer at once.
-async fn observe(executor: Arc<crate::executor::Executor>, panel: Arc<Panel>) {
+async fn observe(executor: Arc<Executor>, panel: Arc<Panel>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let problem = executor.ready().await.err();
-        *panel.executor_problem.lock() = problem;
+        look(&executor, &panel).await;
     }
+}
+
+async fn look(executor: &Executor, panel: &Panel) {
+    let problem = executor.ready().await.err();
+    *panel.executor_problem.lock() = problem;
 }

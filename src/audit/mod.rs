@@ -140,8 +140,12 @@ impl Audit {
     /// A place for one record, waiting at most 50 ms for it.
     ///
     /// # Errors
-    /// When none became free, or the log is closed.
+    /// When none became free, or the log is closed; with `written` also while lines cannot be written, since nothing
+    /// that is begun now could keep that promise.
     pub async fn reserve(&self) -> Result<Slot, Full> {
+        if self.0.durability == Durability::Written && self.0.failing.load(Ordering::Relaxed) {
+            return Err(Full);
+        }
         if let Some(slot) = self.try_reserve() {
             return Ok(slot);
         }

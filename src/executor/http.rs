@@ -1,6 +1,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -28,6 +29,8 @@ pub struct Executor {
     policy: Arc<ArcSwap<Snapshot>>,
     key: Option<Secret>,
     clock: Arc<dyn Clock>,
+    /// The database did not answer when it was last asked.
+    database_away: AtomicBool,
 }
 
 impl Executor {
@@ -38,7 +41,7 @@ impl Executor {
             Listen::Unix(_) => None,
             Listen::Tcp { key, .. } => Some(key.clone()),
         };
-        Self { pool, policy, key, clock: Arc::new(SystemClock) }
+        Self { pool, policy, key, clock: Arc::new(SystemClock), database_away: AtomicBool::new(false) }
     }
 
     /// Whether calls can be answered now.
@@ -46,10 +49,21 @@ impl Executor {
     /// # Errors
     /// Why not, in words fit for an operator.
     pub async fn ready(&self) -> Result<(), String> {
-        self.pool.ready().await.map_err(|error| {
-            tracing::warn!(%error, "executor: database not ready");
-            "database does not answer".to_owned()
-        })
+        match self.pool.ready().await {
+            Ok(()) => {
+                if self.database_away.swap(false, Ordering::Relaxed) {
+                    tracing::info!("executor: the database answers again");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // Asked each second: what has been said is not said again.
+                if !self.database_away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "executor: the database does not answer");
+                }
+                Err("database does not answer".to_owned())
+            }
+        }
     }
 }
 

@@ -135,7 +135,9 @@ impl Decision {
 }
 
 impl LocalAnswer {
-    const fn reason(self) -> Reason {
+    /// What answer, audit line and metric say.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
         match self {
             Self::MethodNotFound => Reason::MethodNotFound,
         }

@@ -161,9 +161,13 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file anew before the next line is written (`SIGUSR1`).
+    /// Opens the file anew (`SIGUSR1`), also when no line follows.
     pub fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
+        // Wakes the thread. A full queue keeps it awake anyway.
+        if let Some(sender) = &self.sender {
+            let _ = sender.try_send(String::new());
+        }
     }
 
     /// Lines lost to a full queue so far.
@@ -194,6 +198,7 @@ fn write_lines(
     path: Option<&PathBuf>,
     reopen: &AtomicBool,
 ) {
+    // An empty line is no line: it asks for a look at the flag.
     while let Ok(first) = lines.recv() {
         if reopen.swap(false, Ordering::AcqRel) {
             // When it cannot be opened, the old file is better than none.
@@ -202,7 +207,8 @@ fn write_lines(
                 Err(error) => tracing::warn!(%error, "the access log cannot be reopened"),
             }
         }
-        let mut batch = std::iter::once(first).chain(lines.try_iter().take(256));
+        let batch = std::iter::once(first).chain(lines.try_iter().take(256));
+        let mut batch = batch.filter(|line| !line.is_empty());
         let written = batch.try_for_each(|line| writeln!(output, "{line}"));
         if let Err(error) = written.and_then(|()| output.flush()) {
             tracing::warn!(%error, "the access log cannot be written");
