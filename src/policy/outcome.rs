@@ -58,6 +58,17 @@ pub struct RuleSite {
     pub column: u32,
 }
 
+impl Rule {
+    /// The key or word, to be kept.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        match self {
+            Self::Builtin(name) => Arc::from(*name),
+            Self::Key(site) => Arc::clone(&site.key),
+        }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

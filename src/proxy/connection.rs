@@ -23,6 +23,7 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
+use pingora::proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
@@ -88,7 +89,7 @@ impl Drop for Place {
     }
 }
 
-/// What is written gathers up to this size until it is flushed: header and body of an answer leave in one segment.
+/// What gathers is sent when it reaches this size.
 const GATHER: usize = 16 * 1024;
 /// An idle connection keeps no larger buffer than this.
 const KEEP: usize = 2 * 1024;
@@ -98,6 +99,8 @@ const KEEP: usize = 2 * 1024;
 pub struct Connection {
     socket: TcpStream,
     digest: Arc<SocketDigest>,
+    /// Whether what is written waits for the flush.
+    gathers: AtomicBool,
     /// Written by Pingora, not yet sent.
     out: Vec<u8>,
     header_timeout: Duration,
@@ -119,6 +122,7 @@ impl Connection {
         Self {
             socket,
             digest: Arc::new(digest),
+            gathers: AtomicBool::new(false),
             out: Vec::new(),
             header_timeout,
             in_header: AtomicBool::new(true),
@@ -129,6 +133,18 @@ impl Connection {
         }
     }
 
+    /// The connection that a session runs on.
+    #[must_use]
+    pub fn of(session: &Session) -> Option<&Self> {
+        session.as_downstream().stream()?.as_any().downcast_ref()
+    }
+
+    /// The answer at hand is whole: its header and body are to leave in one segment. Until the request is done, what
+    /// is written waits for a flush, which Pingora gives at the end of the body.
+    pub fn gather(&self) {
+        self.gathers.store(true, Ordering::Relaxed);
+    }
+
     /// The header has been read: its deadline no longer applies.
     pub fn header_done(&self) {
         self.in_header.store(false, Ordering::Relaxed);
@@ -136,6 +152,7 @@ impl Connection {
 
     /// The request has been answered: the next byte starts a header.
     pub fn request_done(&self) {
+        self.gathers.store(false, Ordering::Relaxed);
         self.answered.fetch_add(1, Ordering::Relaxed);
         self.in_header.store(true, Ordering::Relaxed);
     }
@@ -195,11 +212,9 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.out.len() + buf.len() > GATHER {
+        if !self.gathers.load(Ordering::Relaxed) || self.out.len() + buf.len() > GATHER {
             ready!(self.send(cx))?;
-            if buf.len() >= GATHER {
-                return Pin::new(&mut self.socket).poll_write(cx, buf);
-            }
+            return Pin::new(&mut self.socket).poll_write(cx, buf);
         }
         self.out.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))

@@ -72,7 +72,7 @@ impl Gateway {
     pub fn new(parts: Parts, streams_end: watch::Receiver<bool>) -> std::io::Result<Self> {
         let mut targets = std::collections::HashMap::new();
         for (name, upstream) in &parts.settings.upstreams {
-            targets.insert(name.clone(), Target::new(name, upstream)?);
+            targets.insert(name.clone(), Target::new(upstream)?);
         }
         let cms = match &parts.settings.cms {
             None => None,
@@ -160,13 +160,9 @@ pub struct RequestContext {
 }
 
 impl Gateway {
-    fn connection(session: &Session) -> Option<&Connection> {
-        session.as_downstream().stream()?.as_any().downcast_ref::<Connection>()
-    }
-
     async fn refuse(&self, session: &mut Session, policy: &Snapshot, reason: Reason) {
-        let trace_id = headers::trace_id(&session.req_header().headers, &policy.trace);
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = headers::new_id();
+        let trace_id = headers::trace_id(&session.req_header().headers, &policy.trace, &request_id);
         let marks = Marks { trace_header: &policy.trace.header, trace_id: &trace_id, request_id: &request_id };
         let denial = Denial::new(reason, Rule::Builtin("route"));
         respond::deny(session, &denial, &Id::Absent, marks).await;
@@ -187,7 +183,7 @@ impl ProxyHttp for Front {
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
-        if let Some(connection) = Gateway::connection(session) {
+        if let Some(connection) = Connection::of(session) {
             connection.header_done();
         }
         if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
@@ -298,7 +294,7 @@ impl ProxyHttp for Front {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&pingora::Error>, ctx: &mut Self::CTX) {
-        if let Some(connection) = Gateway::connection(session) {
+        if let Some(connection) = Connection::of(session) {
             connection.request_done();
         }
         let status = session.response_written().map_or(0, |header| header.status.as_u16());

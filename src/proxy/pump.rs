@@ -109,7 +109,7 @@ impl<'a> Bounds<'a> {
 }
 
 /// Pumps until the end. The response header has been written; the body is ended here.
-pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>) -> Summary {
+pub async fn pump(session: &mut Session, answer: Answer, bounds: Bounds<'_>) -> Summary {
     let heartbeat = Duration::from_secs(u64::from(bounds.policy.heartbeat_seconds));
     let mut deadline = Instant::now() + Duration::from_secs(u64::from(bounds.policy.max_stream_seconds));
     let mut at_deadline = End::Deadline;
@@ -140,7 +140,7 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
         }
     };
     tokio::pin!(reading);
-    let mut finished: Option<Result<Option<Answer<'_>>, Failure>> = None;
+    let mut finished: Option<Result<Option<Answer>, Failure>> = None;
     let mut last_write = Instant::now();
 
     let end = loop {
@@ -167,7 +167,7 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
                             break end;
                         }
                         if let Some(answer) = answer {
-                            answer.finish().await;
+                            answer.finish();
                         }
                         break End::Complete;
                     }
@@ -219,7 +219,7 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
             // All was taken: what the reading comes to decides.
             None = discarding => {}
             result = &mut reading => if let Ok(Some(answer)) = result {
-                answer.finish().await;
+                answer.finish();
             },
         }
     }
