@@ -125,7 +125,8 @@ impl Target {
         head.extend_from_slice(b"\r\n");
         let channel = match pool::take(self.id) {
             Some(channel) => channel,
-            None => self.connect(connector, timeouts.connect).await?,
+            // Rare and large: boxed, so that it is not a part of every call's future.
+            None => Box::pin(self.connect(connector, timeouts.connect)).await?,
         };
         let mut wire = Wire { channel, buffer: BytesMut::with_capacity(READ), step: READ };
         let deadline = tokio::time::Instant::now() + timeouts.response_header;
