@@ -9,6 +9,7 @@ use crate::config;
 use crate::executor::{Executor, Listener, serve};
 use crate::policy::Snapshot;
 use crate::store::{self, Pool};
+use crate::telemetry::Metrics;
 
 /// Makes the demo site in a new SQLite file, with `documents` generated documents beside its twelve.
 ///
@@ -31,9 +32,13 @@ impl RunningExecutor {
     ///
     /// # Errors
     /// When the place is taken or the database settings cannot be used.
-    pub async fn start(plan: &config::Executor, policy: Arc<ArcSwap<Snapshot>>) -> anyhow::Result<Self> {
+    pub async fn start(
+        plan: &config::Executor,
+        policy: Arc<ArcSwap<Snapshot>>,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
         let pool = Pool::open(&plan.database).context("database")?;
-        let executor = Arc::new(Executor::new(pool, policy, &plan.executor));
+        let executor = Arc::new(Executor::new(pool, policy, &plan.executor, metrics.executor()?));
         let listener = Listener::bind(&plan.executor.listen).await.context("cannot listen for the executor")?;
         let (stop, mut stopped) = watch::channel(false);
         let served = Arc::clone(&executor);

@@ -204,6 +204,9 @@ impl Call<'_> {
         let id = if notification { &Id::Absent } else { id };
         let (status, bytes_out) = respond::deny(session, &denial, id, self.marks()).await;
         let code = denial.reason.code();
+        if denial.reason == Reason::InternalError {
+            event::internal_error(&self.gateway.metrics, &self.request_id, &denial.rule.to_string());
+        }
         self.count(trail, false, code);
         let mut record = self.record(principal, trail, status, bytes_out);
         record.decision = "deny";
@@ -234,7 +237,8 @@ impl Call<'_> {
         trail: &Trail,
     ) {
         let server = Arc::clone(permit.server());
-        let mut ledger = Ledger { call: self, open: true, slot, principal, trail, rule: permit.rule().to_string() };
+        let mut ledger =
+            Ledger { call: self, open: true, slot, principal, trail, rule: permit.rule().to_string(), code: "ok" };
         let Some(target) = self.gateway.targets.get(&server.upstream) else {
             return self
                 .fail(session, ledger, Reason::UpstreamFailed, UpstreamFailure::Connect, id, Instant::now())
@@ -343,14 +347,11 @@ impl Call<'_> {
         });
         let stall = self.gateway.settings.timeouts.write_stall;
         let summary = if session.write_response_header(Box::new(header), false).await.is_ok() {
-            let bounds = Bounds::of(server, token_end, stall, id, self.gateway.streams_end.clone());
+            let bounds = Bounds::of(server, token_end, stall, id, self.gateway.streams_end.clone(), metrics);
             pump::pump(session, answer, bounds).await
         } else {
-            pump::Summary { end: End::ClientGone, bytes: 0, heartbeats: 0 }
+            pump::Summary { end: End::ClientGone, bytes: 0 }
         };
-        for _ in 0..summary.heartbeats {
-            metrics.heartbeat();
-        }
         metrics.stream_closed(summary.end.label(), micros(opened.elapsed()));
         if let End::Upstream(failure) = summary.end {
             event::upstream_failed(metrics, &server.handle, failure, &self.request_id, "stream broke off");
@@ -377,6 +378,7 @@ impl Call<'_> {
             Reason::ResultTooLarge | Reason::StreamingDisabled => reason.code(),
             _ => failure.as_str(),
         };
+        ledger.code = reason.code();
         ledger.close(reason.status(), 0, Some(detail)).await;
         respond::deny(session, &denial, id, self.marks()).await;
         self.time(upstream);
@@ -391,6 +393,7 @@ impl Call<'_> {
             trace_id: self.trace_id.clone(),
             request_id: self.request_id.clone(),
             policy_revision: self.policy.revision,
+            policy_digest: self.policy.digest.clone(),
             streaming: server.stream.enabled,
         }
     }
@@ -444,6 +447,8 @@ struct Ledger<'a, 'c> {
     principal: &'a Principal,
     trail: &'a Trail,
     rule: String,
+    /// The metric's label: `ok`, or why the upstream's answer was not passed on.
+    code: &'static str,
 }
 
 impl Ledger<'_, '_> {
@@ -457,7 +462,7 @@ impl Ledger<'_, '_> {
         if !std::mem::take(&mut self.open) {
             return None;
         }
-        self.call.count(self.trail, true, "ok");
+        self.call.count(self.trail, true, self.code);
         let slot = self.slot.take()?;
         let mut record = self.call.record(Some(self.principal), self.trail, status, bytes_out);
         record.rule = std::mem::take(&mut self.rule);

@@ -29,7 +29,7 @@ use crate::proxy::respond::{self, Marks};
 use crate::proxy::settings::{AccessLogFormat, Settings};
 use crate::proxy::upstream::Target;
 use crate::proxy::{call, headers};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ProxyReading};
 
 /// What the gateway is built from; the composition root owns each part.
 pub struct Parts {
@@ -141,6 +141,19 @@ impl Gateway {
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// What is read when somebody scrapes.
+    #[must_use]
+    pub fn reading(&self) -> ProxyReading {
+        ProxyReading {
+            requests_in_flight: self.in_flight(),
+            connections_open: self.gate.open() as u64,
+            connections_limit: self.gate.max() as u64,
+            in_flight_bytes: self.in_flight_bytes() as u64,
+            in_flight_limit_bytes: self.settings.in_flight_bytes as u64,
+            access_log_dropped: self.access_log.dropped(),
+        }
     }
 
     /// Bytes of bodies held now.

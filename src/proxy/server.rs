@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::proxy::connection::Connection;
 use crate::proxy::gateway::{Front, Gateway};
 use crate::proxy::pool;
-use crate::telemetry::ConnectionRefusal;
+use crate::telemetry::{ConnectionRefusal, event};
 
 /// Listens on an address, with address reuse, so that a restart does not wait.
 ///
@@ -137,9 +137,13 @@ async fn accept(service: Service, listener: tokio::net::TcpListener, closing: wa
                 continue;
             }
         };
-        let Some(place) = gateway.gate().enter(address.ip().to_canonical()) else {
-            gateway.metrics().connection_refused(ConnectionRefusal::Limit);
-            continue;
+        let peer = address.ip().to_canonical();
+        let place = match gateway.gate().enter(peer) {
+            Ok(place) => place,
+            Err(why) => {
+                event::connection_refused(gateway.metrics(), why, peer);
+                continue;
+            }
         };
         let _ = stream.set_nodelay(true);
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
@@ -147,14 +151,13 @@ async fn accept(service: Service, listener: tokio::net::TcpListener, closing: wa
         let mut transport = pingora::protocols::l4::stream::Stream::from(stream);
         transport.set_socket_digest(digest);
         let connection = Connection::new(transport, header_timeout, place);
+        gateway.metrics().connection_accepted();
         let (service, closing) = (service.clone(), closing.clone());
         tokio::spawn(async move {
-            service.gateway.metrics().connection_opened();
             let mut next: Option<pingora::protocols::Stream> = Some(Box::new(connection));
             while let Some(stream) = next.take() {
                 next = service.proxy.process_new(stream, &closing).await;
             }
-            service.gateway.metrics().connection_closed();
         });
     }
 }
