@@ -97,7 +97,7 @@ fn snapshot() -> Snapshot {
             write_tools_site: site,
             allow_origins: Vec::new(),
         },
-        logging: LoggingPolicy { audit_enabled: true, redact_keys: Vec::new() },
+        logging: LoggingPolicy { audit_enabled: true, redact_keys: Vec::new(), redactor: Redactor::default() },
         trace: TracePolicy { header: "x-trace-id".to_owned(), generate_if_missing: true },
         domain: DomainPolicy {
             content_max_depth: 6,

@@ -339,6 +339,7 @@ impl ProxyHttp for Front {
                     .and_then(|header| header.headers.get("x-trace-id")?.to_str().ok())
                     .unwrap_or_default(),
                 duration_ms,
+                redactor: &self.0.policy.load().logging.redactor,
             });
         }
         if std::mem::take(&mut ctx.counted) {

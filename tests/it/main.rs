@@ -6,6 +6,7 @@ mod drain;
 mod harness;
 mod limits;
 mod mcp;
+mod metrics;
 mod reload;
 mod reserved;
 mod sse;
