@@ -168,7 +168,8 @@ pub struct RequestContext {
     pub(in crate::proxy) started: Instant,
     pub(in crate::proxy) client: IpAddr,
     pub(in crate::proxy) peer: IpAddr,
-    is_mcp: bool,
+    /// Whether the site itself is asked for.
+    is_cms: bool,
     counted: bool,
 }
 
@@ -181,6 +182,7 @@ impl Gateway {
         let trace_id = headers::trace_id(&session.req_header().headers, &policy.trace);
         let request_id = uuid::Uuid::new_v4().to_string();
         let marks = Marks { trace_header: &policy.trace.header, trace_id: &trace_id, request_id: &request_id };
+        self.metrics.refused(reason);
         let denial = Denial::new(reason, Rule::Builtin("route"));
         respond::deny(session, &denial, &Id::Absent, marks).await;
     }
@@ -196,7 +198,7 @@ impl ProxyHttp for Front {
     fn new_ctx(&self) -> Self::CTX {
         self.0.in_flight.fetch_add(1, Ordering::Relaxed);
         let nobody = IpAddr::from([0, 0, 0, 0]);
-        RequestContext { started: Instant::now(), client: nobody, peer: nobody, is_mcp: false, counted: true }
+        RequestContext { started: Instant::now(), client: nobody, peer: nobody, is_cms: false, counted: true }
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
@@ -230,7 +232,6 @@ impl ProxyHttp for Front {
         let target = target.as_deref().map_err(|_| Reason::BadRequest);
         match target.and_then(|target| route(&policy.routes, target)) {
             Ok(Route::Mcp { server }) => {
-                ctx.is_mcp = true;
                 call::serve(&self.0, session, ctx, &policy, &server).await;
                 Ok(true)
             }
@@ -239,10 +240,12 @@ impl ProxyHttp for Front {
                 Ok(true)
             }
             Ok(Route::Cms) if self.0.cms.is_some() => {
+                ctx.is_cms = true;
                 edit(session.req_header_mut(), headers::strip_for_cms);
                 Ok(false)
             }
             Ok(Route::Cms) => {
+                ctx.is_cms = true;
                 let page = Page::without_cms(session.req_header().uri.path());
                 respond::page(session, page).await;
                 Ok(true)
@@ -315,7 +318,7 @@ impl ProxyHttp for Front {
             connection.request_done();
         }
         let status = session.response_written().map_or(0, |header| header.status.as_u16());
-        if !ctx.is_mcp {
+        if ctx.is_cms {
             self.0.metrics.cms_request(status);
         }
         if self.0.settings.access_log.format != AccessLogFormat::Off {

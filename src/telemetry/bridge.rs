@@ -64,16 +64,22 @@ impl Log for Bridge {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) || !self.0.admit() {
+        let wanted = record.level() == Level::Error || tracing::enabled!(tracing::Level::DEBUG);
+        if !self.enabled(record.metadata()) || !wanted {
             return;
         }
         let text = record.args().to_string();
         let failure = failure(&text);
+        // What clients cause, and what a library only wonders about, is nobody's to act on.
+        let ours = record.level() == Level::Error && !failure.contains("Downstream");
+        // Asked last, so that what is not written takes no line's place.
+        if !(ours || tracing::enabled!(tracing::Level::DEBUG)) || !self.0.admit() {
+            return;
+        }
         // A literal has nothing of anybody in it.
         let said = record.args().as_str().unwrap_or_else(|| beginning(&text));
         let (library, line) = (record.target(), record.line());
-        // What clients cause, and what a library only wonders about, is nobody's to act on.
-        if record.level() == Level::Error && !failure.contains("Downstream") {
+        if ours {
             tracing::warn!(library, line, said, failure, "a library reports an error");
         } else {
             tracing::debug!(library, line, said, failure, "a library reports");

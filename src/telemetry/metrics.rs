@@ -23,7 +23,7 @@ pub(super) const REQUEST_BOUNDS_US: [u64; 16] = [
 ];
 /// Upper bounds in microseconds by which round trips to the store of rate limits are sorted.
 pub const STORE_BOUNDS_US: [u64; 9] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000];
-const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The rate limits and their store at one moment; counts are since the start.
 #[derive(Clone, Debug)]
@@ -61,6 +61,7 @@ pub struct Metrics {
     servers: ArcSwap<Vec<ServerRow>>,
     unknown: ServerRow,
     requests: IntCounterVec,
+    refusals: IntCounterVec,
     requests_in_flight: IntGauge,
     request_duration: Histogram,
     upstream_duration: Histogram,
@@ -160,6 +161,7 @@ impl Metrics {
             servers: ArcSwap::from_pointee(Vec::new()),
             unknown: ServerRow::new(UNKNOWN, &upstream_failures),
             requests: r.counters(Name::Requests)?,
+            refusals: r.counters(Name::Refusals)?,
             requests_in_flight: r.gauge(Name::RequestsInFlight)?,
             request_duration: r.histogram(Name::RequestDuration, &REQUEST_BOUNDS_US)?,
             upstream_duration: r.histogram(Name::UpstreamDuration, &REQUEST_BOUNDS_US)?,
@@ -212,6 +214,9 @@ impl Metrics {
             registry,
         };
         metrics.set_servers(server_handles);
+        for reason in [Reason::BadRequest, Reason::RouteNotFound] {
+            metrics.refusals.with_label_values(&[reason.code()]);
+        }
         Ok(Arc::new(metrics))
     }
 
@@ -280,10 +285,14 @@ impl Metrics {
         self.heartbeats.inc();
     }
 
-    /// An answer of the CMS origin.
+    /// A request was refused before it was anybody's.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals.with_label_values(&[reason.code()]).inc();
+    }
+
+    /// A request for the CMS was answered; 0 where no answer was begun.
     pub fn cms_request(&self, status: u16) {
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        self.cms_requests[class].inc();
+        self.cms_requests[usize::from(status / 100).min(5)].inc();
     }
 
     /// An MCP upstream failed. Use [`super::event::upstream_failed`] to log it, too.

@@ -61,6 +61,7 @@ macro_rules! names {
 
 names! {
     Requests Counter "requests_total" ["server", "method", "decision", "code"] "MCP requests by what was decided; code is ok or the stable reason.";
+    Refusals Counter "refusals_total" ["code"] "Requests refused before they were anybody's: bad, or on a reserved path.";
     RequestDuration Histogram "request_duration_seconds" [] "Whole time of a request that was no stream, first byte to last.";
     UpstreamDuration Histogram "upstream_duration_seconds" [] "The upstream's share of it.";
     OwnDuration Histogram "own_duration_seconds" [] "Our share of it: whole less upstream.";
@@ -69,7 +70,7 @@ names! {
     Streams Counter "streams_total" [] "Streamed answers begun.";
     StreamHeartbeats Counter "stream_heartbeats_total" [] "Comments sent into silent streams.";
     StreamEnds Counter "stream_ends_total" ["how"] "How streams ended: complete, aborts, cuts.";
-    CmsRequests Counter "cms_requests_total" ["status"] "Requests to the CMS origin by class of status.";
+    CmsRequests Counter "cms_requests_total" ["status"] "Requests for the CMS by class of status; none where no answer was begun.";
     UpstreamFailures Counter "upstream_failures_total" ["server", "kind"] "Failures of an MCP upstream, not of ours.";
     InternalErrors Counter "internal_errors_total" [] "Failures of our own.";
     RequestsInFlight Gauge "requests_in_flight" [] "Requests being served now, streams and CMS requests included.";

@@ -105,7 +105,7 @@ fn check_exposition(text: &str, servers: &[&str]) {
                 "method" => methods.contains(value.as_str()),
                 "digest" => value.len() == 16,
                 "version" => value == env!("CARGO_PKG_VERSION"),
-                "status" => ["1xx", "2xx", "3xx", "4xx", "5xx"].contains(&value.as_str()),
+                "status" => ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].contains(&value.as_str()),
                 _ => documented(name.as_str(), label).is_some_and(|set| set.contains(value)),
             };
             assert!(known, "{}: {label}={value:?} is from no documented set", sample.name);
@@ -169,6 +169,8 @@ fn a_mixed_load_moves_what_it_should_and_every_name_is_there() {
     assert_eq!(sidecar.rpc("content", "tools/call", search).status, 200);
     assert_eq!(sidecar.send(&Request::new("GET", "/a-page")).status, 200);
 
+    assert_eq!(sidecar.send(&Request::new("GET", "/api/v2/mcp/raw")).status, 404);
+
     let mut whole = stream(&sidecar, "raw.stream");
     whole.body_until("a heartbeat", SOON, |text| text.contains("\n:") || text.starts_with(':'));
     becomes(&sidecar, "stream_heartbeats_total", &[], 1.0);
@@ -209,6 +211,9 @@ fn a_mixed_load_moves_what_it_should_and_every_name_is_there() {
         ("stream_ends_total", &[("how", "client_gone")], 1.0),
         ("stream_ends_total", &[], 2.0),
         ("cms_requests_total", &[("status", "2xx")], 1.0),
+        ("cms_requests_total", &[], 1.0),
+        ("refusals_total", &[("code", "route_not_found")], 1.0),
+        ("refusals_total", &[], 1.0),
         ("upstream_failures_total", &[("server", "raw"), ("kind", "garbage")], 1.0),
         ("upstream_failures_total", &[], 1.0),
         ("internal_errors_total", &[], 0.0),
@@ -311,6 +316,22 @@ fn a_body_on_its_way_is_in_flight() {
     assert_eq!(client.response(false).status, 200);
     drop(client);
     becomes(&sidecar, "in_flight_bytes", &[], 0.0);
+    becomes(&sidecar, "connections_open", &[], 0.0);
+    sidecar.finish();
+}
+
+#[test]
+fn connections_beyond_the_bound_are_counted() {
+    let sidecar = Sidecar::start().set("runtime.per_address=2").go();
+    let mut held: Vec<Client> = (0..2).map(|_| Client::connect(sidecar.mcp)).collect();
+    let page = Request::new("GET", "/page");
+    assert!(held.iter_mut().all(|client| client.round_trip(&page).status == 200));
+    let mut third = Client::connect(sidecar.mcp);
+    assert!(third.try_head().is_none(), "the third is closed");
+    becomes(&sidecar, "connections_refused_total", &[("why", "per_address")], 1.0);
+    let text = sidecar.metrics();
+    assert_eq!((sum(&text, "connections_open", &[]), sum(&text, "connections_total", &[])), (2.0, 2.0));
+    drop(held);
     becomes(&sidecar, "connections_open", &[], 0.0);
     sidecar.finish();
 }
