@@ -208,7 +208,7 @@ fn draining_is_a_reason_while_streams_end() {
         peer.gone_within(Duration::from_secs(30));
         Next::Close
     });
-    let sidecar = Sidecar::start().upstream(upstream).go();
+    let mut sidecar = Sidecar::start().upstream(upstream).go();
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call_params("raw.echo")});
     let mut client = Client::connect(sidecar.mcp);
     client.send(&sidecar.post("raw", &Token::of("alice"), body.to_string()).bytes());
@@ -219,6 +219,8 @@ fn draining_is_a_reason_while_streams_end() {
     assert!(sidecar.metrics().contains("mcp_sidecar_draining 1\n"));
     assert_eq!(sidecar.admin_get("/status").json()["draining"], true);
     drop(client);
+    assert!(sidecar.exited_within(Duration::from_secs(40)).success());
+    assert_eq!(sidecar.audit().iter().filter(|record| record["decision"] == "allow").count(), 1);
 }
 
 #[test]

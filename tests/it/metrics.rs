@@ -381,3 +381,32 @@ fn a_librarys_error_is_logged_without_what_the_client_sent() {
     assert!(sum(&sidecar.metrics(), "cms_requests_total", &[("status", "5xx")]) >= 1.0);
     sidecar.finish();
 }
+
+#[test]
+fn at_the_loudest_level_nothing_of_a_request_is_logged() {
+    let sidecar = Sidecar::start().upstream(upstream()).go();
+    assert!(sidecar.ctl(&["log-level", "trace"]).status.success());
+    let before = sidecar.output().len();
+    for raw in [
+        format!("GET /?token={SENTINEL} HTTP/1.1\r\nCookie {SENTINEL}\r\n\r\n"),
+        format!(
+            "GET /?token={SENTINEL} HTTP/1.1\r\nHost: a\r\nCookie: a={SENTINEL}\r\nContent-Length: {SENTINEL}\r\n\r\n"
+        ),
+        format!("{SENTINEL} /{SENTINEL} HTTP/9.9\r\n\r\n"),
+        format!("GET /?token={SENTINEL} HTTP/1.1\r\nHost: a\r\nUpgrade: {SENTINEL}\r\nConnection: upgrade\r\n\r\n"),
+        format!("POST /{SENTINEL} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{SENTINEL}\r\n"),
+    ] {
+        let mut client = Client::connect(sidecar.mcp);
+        client.send(raw.as_bytes());
+        client.try_head();
+    }
+    // Leaves in the middle of a header, and of a body.
+    let request = sidecar.post("raw", &Token::of("alice"), format!("{{\"{SENTINEL}")).bytes();
+    for part in [request.len() / 2, request.len() - 4] {
+        Client::connect(sidecar.mcp).send(&request[..part]);
+    }
+    assert_eq!(sidecar.call("raw.garbage").status, 502);
+    eventually("the failure is logged", SOON, || sidecar.output()[before..].contains("upstream failed").then_some(()));
+    assert!(!sidecar.output()[before..].contains("alice"), "{}", sidecar.output());
+    sidecar.finish();
+}
