@@ -259,7 +259,7 @@ impl Failure {
             Self::NotConnected => StoreError::Connection,
             Self::Redis(error) if error.is_io_error() || error.is_connection_dropped() => StoreError::Connection,
             Self::Redis(error) => match error.code() {
-                Some("READONLY" | "MISCONF") => StoreError::ReadOnly,
+                Some("READONLY" | "MISCONF" | "NOREPLICAS") => StoreError::ReadOnly,
                 Some("OOM") => StoreError::OutOfMemory,
                 // How Redis begins what a script ran into.
                 Some("ERR" | "NOSCRIPT" | "BUSY" | "WRONGTYPE" | "UNKILLABLE") => StoreError::Script,

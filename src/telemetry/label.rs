@@ -79,7 +79,7 @@ label! {
     StoreError {
         Timeout = "timeout",
         Connection = "connection",
-        /// Read-only, or refusing writes because it cannot save.
+        /// Read-only, or refusing writes because it cannot save or misses its replicas.
         ReadOnly = "read_only",
         OutOfMemory = "out_of_memory",
         Script = "script",
