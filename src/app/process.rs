@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::admin::{self, Control, ControlSocket};
 use crate::app::control::Panel;
@@ -168,6 +169,7 @@ fn watch_policy(panel: &Arc<Panel>) -> anyhow::Result<Option<config::Watch>> {
 /// request does, and passes again though no request may come to find Redis back.
 async fn observe_limits(limits: Arc<Limits>, policy: Arc<PolicyStore>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         if policy.current().load().rate_limit.on_store_failure == OnStoreFailure::Deny {

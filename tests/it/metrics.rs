@@ -9,7 +9,7 @@ use mcp_sidecar::telemetry::Name;
 use serde_json::json;
 
 use crate::harness::{Client, Next, Redis, Request, SENTINEL, Sidecar, Token, Upstream, call_params, eventually};
-use crate::harness::{json_answer, stream_head};
+use crate::harness::{json_answer, stream_head, vacant};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -409,4 +409,55 @@ fn at_the_loudest_level_nothing_of_a_request_is_logged() {
     eventually("the failure is logged", SOON, || sidecar.output()[before..].contains("upstream failed").then_some(()));
     assert!(!sidecar.output()[before..].contains("alice"), "{}", sidecar.output());
     sidecar.finish();
+}
+
+/// A process of a test's own, ended with the value.
+struct Process(std::process::Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_proxy_without_its_secret_counts_an_error_of_its_own() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    for file in ["sidecar.toml", "policy.toml"] {
+        std::fs::copy(conf.join(file), directory.path().join(file)).expect("is copied");
+    }
+    let (mcp, admin) = (vacant(), vacant());
+    let log = directory.path().join("log");
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_mcp-sidecar"))
+        .current_dir(directory.path())
+        .args(["proxy", "--config", "sidecar.toml", "--policy", "policy.toml", "--data", "data"])
+        .args(["--set", &format!("listen.http=[\"{mcp}\"]"), "--set", &format!("admin.listen=\"{admin}\"")])
+        .args(["--set", "control.socket=\"control.sock\""])
+        .env_remove("SAPI_JWT_SECRET")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(&log).expect("is made"))
+        .spawn()
+        .expect("the binary runs");
+    let _process = Process(child);
+    let read = |path: &str| {
+        let request = Request::new("GET", path).header("Connection", "close");
+        Client::connect(admin).round_trip(&request).text()
+    };
+    eventually("the proxy listens", Duration::from_secs(60), || {
+        [mcp, admin].iter().all(|address| std::net::TcpStream::connect(address).is_ok()).then_some(())
+    });
+    let request = Request::new("POST", "/api/v1/mcp/content")
+        .header("Content-Type", "application/json")
+        .header("Authorization", &format!("Bearer {SENTINEL}.{SENTINEL}.{SENTINEL}"))
+        .body(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+    let answer = Client::connect(mcp).round_trip(&request);
+    assert_eq!((answer.status, answer.code().as_deref()), (500, Some("internal_error")), "{}", answer.text());
+    let text = read("/metrics");
+    assert_eq!(sum(&text, "internal_errors_total", &[]), 1.0);
+    assert_eq!(sum(&text, "requests_total", &[("decision", "deny"), ("code", "internal_error")]), 1.0);
+    assert!(!text.contains("executor"), "a proxy alone shows nothing of an executor");
+    let said = std::fs::read_to_string(&log).expect("is readable");
+    assert!(said.contains("internal error") && !said.contains(SENTINEL), "{said}");
 }
