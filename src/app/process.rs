@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::admin::{self, Control, ControlSocket};
 use crate::app::control::Panel;
@@ -20,7 +21,8 @@ use crate::app::signals::{Asked, Signals};
 use crate::base::{Clock, SystemClock};
 use crate::config;
 use crate::executor::Executor;
-use crate::policy::Snapshot;
+use crate::limits::{Limits, Mode};
+use crate::policy::{OnStoreFailure, Snapshot};
 use crate::proxy::listen;
 use crate::telemetry::{LogHandle, Metrics, event};
 
@@ -56,7 +58,7 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
     metrics.policy(first.revision, &first.digest, first.loaded_at_ms);
 
     let executor = match &plan.executor {
-        Some(settings) => Some(RunningExecutor::start(settings, Arc::clone(policy.current())).await?),
+        Some(settings) => Some(RunningExecutor::start(settings, Arc::clone(policy.current()), &metrics).await?),
         None => None,
     };
     let sidecar = match &plan.sidecar {
@@ -71,6 +73,7 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
         limits: sidecar.as_ref().map(|sidecar| Arc::clone(&sidecar.limits)),
         verifier: sidecar.as_ref().map(|sidecar| Arc::clone(&sidecar.verifier)),
         audit: sidecar.as_ref().map(|sidecar| sidecar.audit.clone()),
+        executor: executor.as_ref().map(|executor| Arc::clone(&executor.executor)),
         executor_problem: Arc::new(Mutex::new(None)),
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
@@ -81,6 +84,9 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
         // Looked at once before anybody is told that this process is up.
         look(&executor.executor, &panel).await;
         tokio::spawn(observe(Arc::clone(&executor.executor), Arc::clone(&panel)));
+    }
+    if let Some(limits) = panel.limits.as_ref().filter(|limits| limits.mode() != Mode::Memory) {
+        tokio::spawn(observe_limits(Arc::clone(limits), Arc::clone(&policy)));
     }
     // Where both run in one process, the proxy's doors are the process's.
     let (settings, key) = match (&plan.sidecar, &plan.executor) {
@@ -179,6 +185,19 @@ fn watch_policy(panel: &Arc<Panel>) -> anyhow::Result<Option<config::Watch>> {
     })
     .with_context(|| format!("cannot watch {}", path.display()))?;
     Ok(Some(watch))
+}
+
+/// Where requests are refused while Redis is away, asks it once a second: `/readyz` then fails before the first
+/// request does, and passes again though no request may come to find Redis back.
+async fn observe_limits(limits: Arc<Limits>, policy: Arc<PolicyStore>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if policy.current().load().rate_limit.on_store_failure == OnStoreFailure::Deny {
+            limits.probe().await;
+        }
+    }
 }
 
 /// Asks the executor's database once a second, so that `/readyz` can answer at once.

@@ -13,11 +13,13 @@ use http::{Request, StatusCode};
 
 use crate::base::{Clock, Secret, SystemClock};
 use crate::executor::listener::OwnUid;
+use crate::executor::observation::Observation;
 use crate::executor::rpc::{self, Answer};
 use crate::executor::{Listen, Listener, Settings, stream};
 use crate::policy::{ServerKind, Snapshot};
 use crate::protocol::{self, IDENTITY_HEADER, Identity, SIGNATURE_HEADER};
 use crate::store::Pool;
+use crate::telemetry::{ExecutorMetrics, ExecutorOutcome};
 
 /// Shorter keys are refused.
 const KEY_BYTES: usize = 32;
@@ -31,17 +33,23 @@ pub struct Executor {
     clock: Arc<dyn Clock>,
     /// The database did not answer when it was last asked.
     database_away: AtomicBool,
+    metrics: Arc<ExecutorMetrics>,
 }
 
 impl Executor {
     /// An executor over a site's database. It judges by whatever `policy` holds when a call comes in.
     #[must_use]
-    pub fn new(pool: Pool, policy: Arc<ArcSwap<Snapshot>>, settings: &Settings) -> Self {
+    pub fn new(pool: Pool, policy: Arc<ArcSwap<Snapshot>>, settings: &Settings, metrics: Arc<ExecutorMetrics>) -> Self {
         let key = match &settings.listen {
             Listen::Unix(_) => None,
             Listen::Tcp { key, .. } => Some(key.clone()),
         };
-        Self { pool, policy, key, clock: Arc::new(SystemClock), database_away: AtomicBool::new(false) }
+        Self { pool, policy, key, clock: Arc::new(SystemClock), database_away: AtomicBool::new(false), metrics }
+    }
+
+    /// Brings the gauges of the database up to date; called when somebody scrapes.
+    pub fn observe(&self) {
+        self.metrics.observe_pool(&self.pool.reading());
     }
 
     /// Whether calls can be answered now.
@@ -105,21 +113,44 @@ async fn method_not_allowed() -> Response {
 
 /// One call: who asks, whom, what.
 async fn call(State(executor): State<Arc<Executor>>, Path(handle): Path<String>, request: Request<Body>) -> Response {
+    let mut observation = Observation::begin(&executor.metrics);
+    let response = judge(&executor, &handle, request, &mut observation).await;
+    match response {
+        Ok(response) => response,
+        Err(call) => stream::respond(*call, observation),
+    }
+}
+
+/// The answer, or the call that is to be streamed.
+async fn judge(
+    executor: &Executor,
+    handle: &str,
+    request: Request<Body>,
+    observation: &mut Observation,
+) -> Result<Response, Box<stream::Call>> {
     let policy = executor.policy.load_full();
     let (head, body) = request.into_parts();
-    let server = policy.server(&handle).filter(|server| server.kind == ServerKind::Content);
+    let server = policy.server(handle).filter(|server| server.kind == ServerKind::Content);
     let most = server.map_or(policy.limits.max_payload_bytes, |server| server.limits.max_payload_bytes);
     let Ok(body) = axum::body::to_bytes(body, most).await else {
-        return transport(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large", "");
+        observation.outcome = ExecutorOutcome::Refused;
+        return Ok(transport(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large", ""));
     };
     let identity = match executor.identity(&head.headers, &body) {
         Some(identity) if identity.server == handle => identity,
-        _ => return transport(StatusCode::UNAUTHORIZED, "unauthenticated", "Unauthenticated", ""),
+        _ => {
+            observation.outcome = ExecutorOutcome::Unauthenticated;
+            return Ok(transport(StatusCode::UNAUTHORIZED, "unauthenticated", "Unauthenticated", ""));
+        }
     };
+    if identity.policy_digest != policy.digest {
+        executor.metrics.policy_mismatch();
+    }
     let Some(server) = server else {
-        return transport(StatusCode::NOT_FOUND, "server_not_found", "Server not found", &identity.trace_id);
+        observation.outcome = ExecutorOutcome::Refused;
+        return Ok(transport(StatusCode::NOT_FOUND, "server_not_found", "Server not found", &identity.trace_id));
     };
-    match rpc::answer(&executor, &policy, server, &identity, &body).await {
+    Ok(match rpc::answer(executor, &policy, server, &identity, &body, observation).await {
         Answer::Nothing => json(StatusCode::ACCEPTED, Vec::new()),
         Answer::Json(body) => json(StatusCode::OK, body),
         Answer::Session(body) => {
@@ -130,8 +161,8 @@ async fn call(State(executor): State<Arc<Executor>>, Path(handle): Path<String>,
             response
         }
         Answer::Denied => transport(StatusCode::FORBIDDEN, "tool_denied", "Tool denied by policy", &identity.trace_id),
-        Answer::Stream(call) => stream::respond(*call),
-    }
+        Answer::Stream(call) => return Err(call),
+    })
 }
 
 impl Executor {

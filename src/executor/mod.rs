@@ -15,6 +15,7 @@ mod content;
 mod http;
 mod listener;
 mod models;
+mod observation;
 mod pipeline;
 mod registry;
 mod rpc;

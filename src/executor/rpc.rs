@@ -4,11 +4,13 @@ use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
 use crate::executor::argument::{Arguments, Caps};
+use crate::executor::observation::Observation;
 use crate::executor::pipeline::{self, Traversal};
 use crate::executor::{Executor, registry, stream};
 use crate::policy::{Server, Snapshot};
 use crate::protocol::{self, Arguments as ArgumentsKind, Envelope, Id, Identity, Method, Params};
 use crate::store;
+use crate::telemetry::{ExecutorOutcome, ToolClass};
 
 /// The revisions that are spoken, the preferred one first.
 const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
@@ -50,7 +52,9 @@ pub(in crate::executor) async fn answer(
     server: &Server,
     identity: &Identity,
     body: &[u8],
+    observation: &mut Observation,
 ) -> Answer {
+    observation.outcome = ExecutorOutcome::Refused;
     let envelope = match protocol::parse(body) {
         Ok(envelope) => envelope,
         Err(refused) => {
@@ -59,18 +63,34 @@ pub(in crate::executor) async fn answer(
             return Answer::Json(protocol::rpc_error(&refused.id, refusal.rpc_code(), message, Some(refusal.code())));
         }
     };
-    if Method::from_name(&envelope.method) == Some(Method::ToolsCall) && denied(policy, server, &envelope) {
-        return Answer::Denied;
+    if Method::from_name(&envelope.method) == Some(Method::ToolsCall) {
+        observation.tool = tool_class(envelope.name.as_deref());
+        if denied(policy, server, &envelope) {
+            observation.outcome = ExecutorOutcome::Denied;
+            return Answer::Denied;
+        }
     }
     if !envelope.id.expects_answer() {
+        observation.outcome = ExecutorOutcome::Ok;
         return Answer::Nothing;
     }
     let outcome = match envelope.params {
         Params::Other => Err(Failure::new(-32602, "params must be an object")),
-        _ => dispatch(executor, policy, server, identity, &envelope, body).await,
+        _ => {
+            // Until there is an outcome, a caller that leaves drops this future.
+            observation.outcome = ExecutorOutcome::Abandoned;
+            dispatch(executor, policy, server, identity, &envelope, body).await
+        }
+    };
+    observation.outcome = match &outcome {
+        Ok(Reply::Result(_) | Reply::Initialized(_)) => ExecutorOutcome::Ok,
+        Ok(Reply::Stream(_)) => ExecutorOutcome::Abandoned,
+        Ok(Reply::Refusal(_)) => ExecutorOutcome::Refused,
+        Err(Failure { code: -32603, .. }) => ExecutorOutcome::Failed,
+        Err(_) => ExecutorOutcome::Refused,
     };
     match outcome {
-        Ok(Reply::Result(result)) => Answer::Json(message(&envelope.id, "result", result)),
+        Ok(Reply::Result(result) | Reply::Refusal(result)) => Answer::Json(message(&envelope.id, "result", result)),
         Ok(Reply::Initialized(result)) => Answer::Session(message(&envelope.id, "result", result)),
         Ok(Reply::Stream(call)) => Answer::Stream(call),
         Err(Failure { code, message: text, data }) => {
@@ -85,6 +105,8 @@ pub(in crate::executor) async fn answer(
 
 enum Reply {
     Result(Value),
+    /// A `CallToolResult` that says what is wrong with the arguments.
+    Refusal(Value),
     Initialized(Value),
     Stream(Box<stream::Call>),
 }
@@ -210,7 +232,7 @@ async fn call_tool(
             let data = json!({"messages": invalid.0});
             return Err(Failure { data: Some(data), ..Failure::new(-32602, "Invalid arguments") });
         }
-        Err(invalid) => return Ok(Reply::Result(pipeline::refusal(&invalid))),
+        Err(invalid) => return Ok(Reply::Refusal(pipeline::refusal(&invalid))),
     };
     if !pipeline::authorize(identity, &plan) {
         return Err(Failure::new(-32602, "Unknown tool"));
@@ -230,6 +252,14 @@ async fn call_tool(
     }
     while traversal.advance().await.map_err(failed)?.is_some() {}
     Ok(Reply::Result(pipeline::success(&traversal.respond())))
+}
+
+fn tool_class(name: Option<&str>) -> ToolClass {
+    match name.and_then(registry::find) {
+        None => ToolClass::Unknown,
+        Some(tool) if tool.name.starts_with("evo.model.") => ToolClass::Model,
+        Some(_) => ToolClass::Content,
+    }
 }
 
 /// The executor's own look at the lists: what reached it past them is refused here.

@@ -10,8 +10,10 @@ use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use serde_json::{Value, json};
 
+use crate::executor::observation::Observation;
 use crate::executor::pipeline::{Traversal, success};
 use crate::executor::rpc;
+use crate::telemetry::ExecutorOutcome;
 
 /// Rows between two events.
 pub(in crate::executor) const STEP: u64 = 25;
@@ -25,8 +27,8 @@ pub(in crate::executor) struct Call {
 }
 
 /// The SSE answer: progress after each page, then the response.
-pub(in crate::executor) fn respond(call: Call) -> Response {
-    let events = futures_util::stream::unfold(Some(call), |call| async {
+pub(in crate::executor) fn respond(call: Call, observation: Observation) -> Response {
+    let events = futures_util::stream::unfold(Some((call, observation)), |call| async {
         let (message, rest) = next(call?).await;
         Some((Ok::<_, Infallible>(event(&message)), rest))
     });
@@ -38,17 +40,21 @@ pub(in crate::executor) fn respond(call: Call) -> Response {
     response
 }
 
-async fn next(mut call: Call) -> (Value, Option<Call>) {
+type Work = (Call, Observation);
+
+async fn next((mut call, mut observation): Work) -> (Value, Option<Work>) {
     match call.traversal.advance().await {
         Ok(Some(progress)) => {
             let params = json!({"progressToken": call.token, "progress": progress.done, "total": progress.total});
-            (json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}), Some(call))
+            (json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}), Some((call, observation)))
         }
         Ok(None) => {
+            observation.outcome = ExecutorOutcome::Ok;
             let result = success(&call.traversal.respond());
             (json!({"jsonrpc": "2.0", "id": call.id, "result": result}), None)
         }
         Err(error) => {
+            observation.outcome = ExecutorOutcome::Failed;
             rpc::log_failure(&error, &call.trace_id);
             let error = json!({"code": -32603, "message": rpc::INTERNAL});
             (json!({"jsonrpc": "2.0", "id": call.id, "error": error}), None)

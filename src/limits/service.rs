@@ -87,6 +87,15 @@ impl Limits {
         }
     }
 
+    /// Asks the shared store whether it counts, through its breaker; true without one. Without it a process that
+    /// gets no traffic while the store is away would never learn that it is back.
+    pub async fn probe(&self) -> bool {
+        match &self.shared {
+            None => true,
+            Some(shared) => shared.probe().await,
+        }
+    }
+
     /// What the limits did so far.
     #[must_use]
     pub fn stats(&self) -> Stats {

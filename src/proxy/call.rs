@@ -190,6 +190,9 @@ impl Call<'_> {
         let id = if notification { &Id::Absent } else { id };
         let (status, bytes_out) = respond::deny(session, &denial, id, self.marks()).await;
         let code = denial.reason.code();
+        if denial.reason == Reason::InternalError {
+            event::internal_error(&self.gateway.metrics, &self.asked.request_id, &denial.rule.to_string());
+        }
         self.count(trail, false, code);
         let mut record = self.record(principal, trail, status, bytes_out);
         record.decision = "deny";
@@ -328,14 +331,11 @@ impl Call<'_> {
         });
         let stall = self.gateway.settings.timeouts.write_stall;
         let summary = if session.write_response_header(Box::new(header), false).await.is_ok() {
-            let bounds = Bounds::of(server, token_end, stall, id, self.gateway.streams_end.clone());
+            let bounds = Bounds::of(server, token_end, stall, id, self.gateway.streams_end.clone(), metrics);
             pump::pump(session, answer, bounds).await
         } else {
-            pump::Summary { end: End::ClientGone, bytes: 0, heartbeats: 0 }
+            pump::Summary { end: End::ClientGone, bytes: 0 }
         };
-        for _ in 0..summary.heartbeats {
-            metrics.heartbeat();
-        }
         metrics.stream_closed(summary.end.label(), micros(opened.elapsed()));
         if let End::Upstream(failure) = summary.end {
             event::upstream_failed(metrics, &server.handle, failure, &self.asked.request_id, "stream broke off");
@@ -376,6 +376,7 @@ impl Call<'_> {
             trace_id: self.asked.trace_id.to_string(),
             request_id: self.asked.request_id.to_string(),
             policy_revision: self.policy.revision,
+            policy_digest: self.policy.digest.clone(),
             streaming: server.stream.enabled,
         }
     }

@@ -28,6 +28,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use crate::telemetry::ConnectionRefusal;
+
 /// How many connections are open, in all and per address.
 #[derive(Debug)]
 pub struct Gate {
@@ -57,22 +59,30 @@ impl Gate {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// A place for a connection from `address`, if there is one.
+    /// Connections that may be open.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub const fn max(&self) -> usize {
+        self.max
+    }
+
+    /// A place for a connection from `address`.
+    ///
+    /// # Errors
+    /// Which bound is reached.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, ConnectionRefusal> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
+            return Err(ConnectionRefusal::Limit);
         }
         let mut addresses = self.addresses.lock();
         let count = addresses.entry(address).or_insert(0);
         if *count >= self.per_address {
             drop(addresses);
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
+            return Err(ConnectionRefusal::PerAddress);
         }
         *count += 1;
-        Some(Place { gate: Arc::clone(self), address })
+        Ok(Place { gate: Arc::clone(self), address })
     }
 }
 
@@ -336,10 +346,10 @@ mod tests {
         let (one, two) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let first = gate.enter(one).expect("free");
         let _second = gate.enter(one).expect("free");
-        assert!(gate.enter(one).is_none(), "per address");
+        assert_eq!(gate.enter(one).err(), Some(ConnectionRefusal::PerAddress));
         let _third = gate.enter(two).expect("free");
-        assert!(gate.enter(two).is_none(), "in all");
+        assert_eq!(gate.enter(two).err(), Some(ConnectionRefusal::Limit));
         drop(first);
-        assert!(gate.enter(two).is_some());
+        assert!(gate.enter(two).is_ok());
     }
 }

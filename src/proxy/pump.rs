@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::policy::{Server, StreamPolicy};
 use crate::protocol::{EventScanner, HEARTBEAT, Id, rpc_error_event};
 use crate::proxy::upstream::Answer;
-use crate::telemetry::{StreamEnd, UpstreamFailure as Failure};
+use crate::telemetry::{Metrics, StreamEnd, UpstreamFailure as Failure};
 
 /// The most that is written at once; the reader has `timeouts.write_stall` for each piece.
 const PIECE: usize = 16 * 1024;
@@ -78,7 +78,6 @@ impl End {
 pub struct Summary {
     pub end: End,
     pub bytes: u64,
-    pub heartbeats: u64,
 }
 
 /// When a stream has to end by itself.
@@ -92,6 +91,8 @@ pub struct Bounds<'a> {
     pub id: &'a Id<'a>,
     /// Resolves when streams must end for a shutdown.
     pub drained: tokio::sync::watch::Receiver<bool>,
+    /// Where heartbeats are counted as they are sent.
+    pub metrics: &'a Metrics,
 }
 
 impl<'a> Bounds<'a> {
@@ -103,8 +104,10 @@ impl<'a> Bounds<'a> {
         write_stall: Duration,
         id: &'a Id<'a>,
         drained: tokio::sync::watch::Receiver<bool>,
+        metrics: &'a Metrics,
     ) -> Self {
-        Self { policy: server.stream, max_bytes: server.limits.max_stream_bytes, token_end, write_stall, id, drained }
+        let max_bytes = server.limits.max_stream_bytes;
+        Self { policy: server.stream, max_bytes, token_end, write_stall, id, drained, metrics }
     }
 }
 
@@ -121,7 +124,6 @@ pub async fn pump(session: &mut Session, answer: Answer, bounds: Bounds<'_>) -> 
     let mut scanner = EventScanner::new(bounds.policy.max_event_bytes);
     let mut out = Out { session, bytes: 0, deadline, stall: bounds.write_stall };
     let mut drained = bounds.drained.clone();
-    let mut heartbeats = 0;
 
     // The upstream is read by one future that lives as long as the pump, so that no select cancels half a read.
     let (sender, mut chunks) = mpsc::channel::<Bytes>(1);
@@ -197,7 +199,7 @@ pub async fn pump(session: &mut Session, answer: Answer, bounds: Bounds<'_>) -> 
                 if let Err(end) = out.write(Bytes::from_static(HEARTBEAT)).await {
                     break end;
                 }
-                heartbeats += 1;
+                bounds.metrics.heartbeat();
                 last_write = Instant::now();
             }
         }
@@ -223,7 +225,7 @@ pub async fn pump(session: &mut Session, answer: Answer, bounds: Bounds<'_>) -> 
             },
         }
     }
-    Summary { end, bytes, heartbeats }
+    Summary { end, bytes }
 }
 
 /// Ends the body: with a last JSON-RPC error event where the client still listens.

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::{Breaker, Call, Latency, LatencySnapshot, Settings};
+use crate::telemetry::StoreError;
 
 /// How long one attempt to connect may take, in its own task; callers wait for their own timeout only.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,6 +40,8 @@ pub struct Stats {
     pub errors: u64,
     /// Calls that ran into the timeout.
     pub timeouts: u64,
+    /// The same errors, in the order of [`StoreError::ALL`].
+    pub by_kind: [u64; StoreError::ALL.len()],
     /// How long calls took that went out, failed ones included.
     pub latency: LatencySnapshot,
 }
@@ -57,8 +60,7 @@ struct Shared {
     breaker: Breaker,
     /// Where the breaker's clock starts: wall time may jump, this does not.
     started: Instant,
-    errors: AtomicU64,
-    timeouts: AtomicU64,
+    errors: [AtomicU64; StoreError::ALL.len()],
     latency: Latency,
 }
 
@@ -94,8 +96,7 @@ impl Connection {
             threads: ThreadLocal::new(),
             breaker: Breaker::default(),
             started: Instant::now(),
-            errors: AtomicU64::new(0),
-            timeouts: AtomicU64::new(0),
+            errors: Default::default(),
             latency: Latency::default(),
         })))
     }
@@ -158,11 +159,13 @@ impl Connection {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = &self.0;
+        let by_kind: [u64; _] = std::array::from_fn(|kind| shared.errors[kind].load(Ordering::Relaxed));
         Stats {
             open: shared.breaker.is_open(),
             openings: shared.breaker.openings(),
-            errors: shared.errors.load(Ordering::Relaxed),
-            timeouts: shared.timeouts.load(Ordering::Relaxed),
+            errors: by_kind.iter().sum(),
+            timeouts: by_kind[StoreError::Timeout as usize],
+            by_kind,
             latency: shared.latency.snapshot(),
         }
     }
@@ -211,13 +214,9 @@ impl Connection {
 
     fn note(&self, failure: &Failure, slot: &Arc<Slot>, used: Option<Arc<MultiplexedConnection>>) {
         let shared = &self.0;
-        shared.errors.fetch_add(1, Ordering::Relaxed);
+        shared.errors[failure.kind() as usize].fetch_add(1, Ordering::Relaxed);
         let broken = match failure {
-            Failure::Timeout => {
-                shared.timeouts.fetch_add(1, Ordering::Relaxed);
-                false
-            }
-            Failure::NotConnected => false,
+            Failure::Timeout | Failure::NotConnected => false,
             Failure::Redis(error) => error.is_unrecoverable_error(),
         };
         let opened = shared.breaker.fail(shared.elapsed_ms());
@@ -263,6 +262,23 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The client holds the password.
         f.debug_struct("Connection").field("open", &self.is_open()).finish_non_exhaustive()
+    }
+}
+
+impl Failure {
+    fn kind(&self) -> StoreError {
+        match self {
+            Self::Timeout => StoreError::Timeout,
+            Self::NotConnected => StoreError::Connection,
+            Self::Redis(error) if error.is_io_error() || error.is_connection_dropped() => StoreError::Connection,
+            Self::Redis(error) => match error.code() {
+                Some("READONLY" | "MISCONF" | "NOREPLICAS") => StoreError::ReadOnly,
+                Some("OOM") => StoreError::OutOfMemory,
+                // How Redis begins what a script ran into.
+                Some("ERR" | "NOSCRIPT" | "BUSY" | "WRONGTYPE" | "UNKILLABLE") => StoreError::Script,
+                _ => StoreError::Other,
+            },
+        }
     }
 }
 

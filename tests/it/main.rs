@@ -2,6 +2,7 @@
 
 mod abort;
 mod caps;
+mod admin;
 mod clients;
 mod deny;
 mod drain;
@@ -9,6 +10,7 @@ mod harness;
 mod limits;
 mod mcp;
 mod origin;
+mod metrics;
 mod reload;
 mod reserved;
 mod sse;
