@@ -17,7 +17,7 @@ pub fn before(files: &Files, upstream: &Upstream) {
     files.edit("sidecar.toml", "[audit]\n", &format!("[upstreams.raw]\nurl = \"http://{address}/mcp\"\n\n[audit]\n"));
     let raw = "[[servers]]\nhandle = \"raw\"\nenabled = true\ntransport = \"web\"\nkind = \"mcp\"\nupstream = \"raw\"\n\
                allow_tools = [\"raw.*\"]\ndeny_tools = [\"raw.secret\"]\nrate_limit = { per_minute = 1000000 }\n\
-               stream = { enabled = true }\n\n[end]";
+               stream = { enabled = true }\n\n[end]\n";
     files.edit("policy.toml", "[end]\n", raw);
 }
 
