@@ -141,8 +141,6 @@ impl AsyncRead for Connection {
             let answered = this.answered.load(Ordering::Relaxed);
             if this.lines.request != answered {
                 this.lines = HeaderLines { request: answered, ..HeaderLines::default() };
-                // An earlier header's time says nothing about this one; while nothing comes, keep-alive's time runs.
-                this.deadline = None;
             }
             let arrived = buf.filled().len() > before;
             if arrived && !this.lines.accept(&buf.filled()[before..]) {
@@ -150,9 +148,6 @@ impl AsyncRead for Connection {
             }
             if arrived && this.deadline.is_none() && !this.lines.ended {
                 this.deadline = Some(Box::pin(sleep(this.header_timeout)));
-            }
-            if this.lines.ended {
-                this.deadline = None;
             }
             if let Some(deadline) = &mut this.deadline
                 && deadline.as_mut().poll(cx).is_ready()
