@@ -104,22 +104,3 @@ fn an_http_1_0_connection_is_closed_after_its_answer() {
     assert!(client.try_head().is_none(), "the connection is closed");
     sidecar.finish();
 }
-
-#[test]
-fn a_busy_connection_outlives_the_time_for_one_header() {
-    let sidecar = start();
-    let (head, body) = call(&sidecar);
-    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-    let mut client = Client::connect(sidecar.mcp);
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(2500) {
-        client.send(request.as_bytes());
-        assert_eq!(client.response(false).status, 200, "after {:?}", begun.elapsed());
-    }
-    // Each header has that time for itself, also one that is not the first.
-    let begun = Instant::now();
-    client.send(b"POST /api/v1/mcp/raw HTT");
-    assert!(client.try_head().is_none(), "a header that never ends gets no answer");
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
-    sidecar.finish();
-}
