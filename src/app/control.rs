@@ -33,7 +33,11 @@ impl Panel {
     /// Brings the gauges that nobody pushes up to date.
     fn refresh(&self) {
         if let Some(verifier) = &self.verifier {
-            self.metrics.token_cache_size(verifier.stats().len);
+            let stats = verifier.stats();
+            self.metrics.token_cache(stats.hits, stats.misses, stats.len);
+        }
+        if let Some(gateway) = &self.gateway {
+            self.metrics.in_flight(gateway.in_flight_bytes());
         }
     }
 }

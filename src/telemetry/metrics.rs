@@ -306,14 +306,9 @@ impl Metrics {
         self.connections_refused[why as usize].inc();
     }
 
-    /// Buffered bodies grew by `bytes`.
-    pub fn in_flight_add(&self, bytes: usize) {
-        self.in_flight_bytes.add(integer(bytes as u64));
-    }
-
-    /// Buffered bodies shrank by `bytes`.
-    pub fn in_flight_sub(&self, bytes: usize) {
-        self.in_flight_bytes.sub(integer(bytes as u64));
+    /// What buffered bodies take now.
+    pub fn in_flight(&self, bytes: usize) {
+        self.in_flight_bytes.set(integer(bytes as u64));
     }
 
     /// The mode that rate limits run in. Use [`super::event::limits_mode_changed`] to log it, too.
@@ -398,15 +393,11 @@ impl Metrics {
         self.policy_mismatch.inc();
     }
 
-    pub fn token_cache_hit(&self) {
-        self.token_hits.inc();
-    }
-
-    pub fn token_cache_miss(&self) {
-        self.token_misses.inc();
-    }
-
-    pub fn token_cache_size(&self, entries: usize) {
+    /// The cache of verified tokens: hits and misses since the start, and how many it holds.
+    pub fn token_cache(&self, hits: u64, misses: u64, entries: usize) {
+        for (counter, total) in [(&self.token_hits, hits), (&self.token_misses, misses)] {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
         self.token_entries.set(integer(entries as u64));
     }
 
