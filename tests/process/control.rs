@@ -39,6 +39,25 @@ fn its_commands_act_and_drain_ends_the_process() {
 }
 
 #[test]
+fn without_a_socket_the_configuration_names_it() {
+    let files = Files::shipped();
+    let _proxy = Part::ready(files.service("proxy"));
+    let dir = files.path("run").parent().expect("has one").to_owned();
+    let elsewhere = tempfile::tempdir().expect("a temporary directory");
+    let asked = |words: &[&str], from: &Path| {
+        program().arg("ctl").args(words).current_dir(from).output().expect("the binary runs")
+    };
+    let named = files.path("sidecar.toml").display().to_string();
+    assert!(asked(&["status", "--config", &named], elsewhere.path()).status.success());
+    // As where `proxy` was started: conf/ is below.
+    std::os::unix::fs::symlink(".", files.path("conf")).expect("is made");
+    let shipped = asked(&["status"], &dir);
+    assert!(shipped.status.success(), "{}", told(&shipped));
+    let nobody = asked(&["status"], elsewhere.path());
+    assert!(!nobody.status.success() && told(&nobody).contains("var/control.sock"), "{}", told(&nobody));
+}
+
+#[test]
 fn a_killed_process_leaves_a_socket_that_the_next_one_replaces() {
     let files = Files::shipped();
     let socket = files.path("run/control.sock");
