@@ -38,15 +38,19 @@ fn start(upstream: &Upstream, in_flight_mb: u32) -> Part {
     Part::ready(files.service("proxy"))
 }
 
-/// Sends all but the last byte of a call.
-fn stall(proxy: SocketAddr) -> Client {
+/// All but the last byte of a call.
+fn unfinished() -> Vec<u8> {
     let params = serde_json::json!({"name": "raw.echo", "arguments": {"text": "x".repeat(BODY)}});
     let mut request = rpc("raw", &Token::of("mallory").sign(), "tools/call", &params);
     request.body.truncate(BODY);
     let mut bytes = request.bytes();
     bytes.pop();
+    bytes
+}
+
+fn stall(proxy: SocketAddr, bytes: &[u8]) -> Client {
     let mut client = Client::connect(proxy);
-    client.send(&bytes);
+    client.send(bytes);
     client
 }
 
@@ -86,8 +90,9 @@ fn within_the_budget_they_end_at_the_deadline_and_others_go_on() {
             }
             (count, slowest)
         });
+        let bytes = unfinished();
         let began = Instant::now();
-        let mut clients: Vec<Client> = (0..STALLED).map(|_| stall(mcp)).collect();
+        let mut clients: Vec<Client> = (0..STALLED).map(|_| stall(mcp, &bytes)).collect();
         eventually("all are held", DEADLINE, || (in_flight(&proxy) >= ALL).then_some(()));
         let grown = resident(&proxy).saturating_sub(before);
         println!("{STALLED} bodies of {BODY} bytes: {} MB more after {:?}", grown >> 20, began.elapsed());
@@ -119,13 +124,13 @@ fn beyond_the_budget_they_are_refused_and_memory_stays_bounded() {
     let mcp = proxy.address("listening");
     assert_eq!(call(mcp, "raw", "raw.echo").status, 200);
     let before = resident(&proxy);
-    let mut most = 0;
+    let (bytes, mut most) = (unfinished(), 0);
     let mut clients: Vec<Client> = (0..STALLED)
         .map(|index| {
             if index % 100 == 0 {
                 most = most.max(in_flight(&proxy));
             }
-            stall(mcp)
+            stall(mcp, &bytes)
         })
         .collect();
     most = most.max(in_flight(&proxy));
