@@ -27,8 +27,18 @@ fn its_commands_act_and_drain_ends_the_process() {
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
     assert_eq!((&status["ready"], &status["policy"]["revision"]), (&true.into(), &1.into()), "{status}");
     assert!(told(&ctl(&socket, &["reload"])).contains("unchanged: revision 1"));
-    assert!(!proxy.output().contains("DEBUG"));
-    assert!(ctl(&socket, &["log-level", "debug"]).status.success());
+    // A reload is told at `info`.
+    for (level, revision, was, is) in [("error", 2, 30, 29), ("info", 3, 29, 28)] {
+        assert!(ctl(&socket, &["log-level", level]).status.success());
+        files.edit("policy.toml", &format!("per_minute = {was} }}"), &format!("per_minute = {is} }}"));
+        assert!(told(&ctl(&socket, &["reload"])).contains(&format!("revision {revision}")));
+    }
+    let reloads = eventually("the second reload is logged", SOON, || {
+        let output = proxy.output();
+        let lines: Vec<_> = output.lines().filter(|line| line.contains("policy reloaded")).map(str::to_owned).collect();
+        (!lines.is_empty()).then_some(lines)
+    });
+    assert!(reloads.len() == 1 && reloads[0].contains("policy.revision=3"), "{reloads:?}");
     assert!(ctl(&socket, &["drain"]).status.success());
     assert!(proxy.exited_within(Duration::from_secs(40)).success());
     assert!(!socket.exists(), "the file goes with the process");
