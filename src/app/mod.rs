@@ -3,6 +3,7 @@
 //! Services do not import each other; what one needs of another is a trait or a handle that is made here.
 
 mod control;
+mod descriptors;
 mod executor;
 mod plan;
 mod policy;

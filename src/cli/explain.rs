@@ -88,6 +88,8 @@ pub fn explain(snapshot: &Snapshot, server: &str, credential: Credential<'_>, bo
         credential,
         media_type: MediaType::Json,
         body: match &parsed {
+            // The proxy reads nothing from a caller whom the token alone refuses.
+            _ if matches!(credential, Credential::Refused(_)) => Body::Unread(Reason::BadRequest),
             _ if body.len() > limit => Body::TooLarge,
             Ok(envelope) => Body::Call(envelope),
             Err(refused) => Body::Refused(refused),
