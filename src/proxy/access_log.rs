@@ -3,7 +3,6 @@
 //! Invariants: a request never waits for the log (a full queue drops the line and counts it); nothing a client sends
 //! can start a line or end a field; secrets in query strings are not written.
 
-use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
@@ -13,26 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::proxy::redaction;
 use crate::proxy::settings::{AccessLog as Settings, AccessLogFormat};
 
 const QUEUE_LINES: usize = 8192;
 const MAX_FIELD_BYTES: usize = 2048;
-const SECRET_KEYS: [&str; 14] = [
-    "token",
-    "access_token",
-    "refresh_token",
-    "id_token",
-    "jwt",
-    "secret",
-    "client_secret",
-    "password",
-    "passwd",
-    "api_key",
-    "apikey",
-    "key",
-    "code",
-    "authorization",
-];
 
 /// What one line tells.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +25,7 @@ pub struct Entry<'a> {
     pub at_ms: u64,
     pub client: IpAddr,
     pub method: &'a str,
-    /// The request target as sent.
+    /// The request target as sent; its secrets are hidden here.
     pub target: &'a str,
     /// `HTTP/1.1`
     pub protocol: &'a str,
@@ -61,8 +45,9 @@ impl Entry<'_> {
     pub fn line(&self, format: AccessLogFormat) -> Option<String> {
         let at = i64::try_from(self.at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
         let at = at.unwrap_or_default();
-        let target = redacted(self.target);
-        let referer = self.referer.map(redacted);
+        let target = redaction::target(self.target);
+        let referer = self.referer.map(redaction::target);
+        let user_agent = self.user_agent.map(redaction::tokens);
         match format {
             AccessLogFormat::Off => None,
             AccessLogFormat::Combined => Some(format!(
@@ -75,13 +60,13 @@ impl Entry<'_> {
                 self.status,
                 self.bytes,
                 escaped(referer.as_deref().unwrap_or("-")),
-                escaped(self.user_agent.unwrap_or("-")),
+                escaped(user_agent.as_deref().unwrap_or("-")),
             )),
             AccessLogFormat::Json => {
                 let line = serde_json::json!({
                     "time": at.to_string(), "client": self.client.to_string(), "method": cut(self.method),
                     "target": cut(&target), "protocol": self.protocol, "status": self.status, "bytes": self.bytes,
-                    "referer": referer.as_deref().map(cut), "user_agent": self.user_agent.map(cut),
+                    "referer": referer.as_deref().map(cut), "user_agent": user_agent.as_deref().map(cut),
                     "host": self.host.map(cut), "trace_id": cut(self.trace_id), "duration_ms": self.duration_ms,
                 });
                 Some(line.to_string())
@@ -105,23 +90,6 @@ fn escaped(text: &str) -> String {
         }
     }
     out
-}
-
-/// A target or URL whose query's secret values are replaced. A key in percent-encoding counts as secret.
-fn redacted(target: &str) -> Cow<'_, str> {
-    let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
-    let pairs: Vec<Cow<'_, str>> = query
-        .split('&')
-        .map(|pair| match pair.split_once('=') {
-            Some((key, _)) if is_secret(key) => Cow::Owned(format!("{key}=[REDACTED]")),
-            _ => Cow::Borrowed(pair),
-        })
-        .collect();
-    Cow::Owned(format!("{path}?{}", pairs.join("&")))
-}
-
-fn is_secret(key: &str) -> bool {
-    key.contains('%') || SECRET_KEYS.contains(&key.to_ascii_lowercase().replace('-', "_").as_str())
 }
 
 /// The log's sending end and its thread; dropping it writes what is queued.

@@ -420,7 +420,8 @@ impl Call<'_> {
             request_id: self.request_id.clone(),
             client_request_id: client_request_id.map(str::to_owned),
             trace_id: self.trace_id.clone(),
-            server_handle: self.handle.to_owned(),
+            // A handle that is none of ours is whatever the client put there, a secret perhaps.
+            server_handle: self.policy.server(self.handle).map_or("unknown", |_| self.handle).to_owned(),
             method: trail.method.unwrap_or(MethodClass::Unknown).as_str().to_owned(),
             status,
             actor_user_id: principal.and_then(Principal::user_id),

@@ -11,6 +11,7 @@ mod mcp;
 mod origin;
 mod reload;
 mod reserved;
+mod secrets;
 mod sse;
 mod upstream;
 mod wire;

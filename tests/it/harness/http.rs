@@ -118,6 +118,11 @@ impl Client {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// Says that nothing more will be sent.
+    pub fn end(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
     pub fn round_trip(&mut self, request: &Request) -> Response {
         self.send(&request.bytes());
         self.response(request.method == "HEAD")
