@@ -182,7 +182,7 @@ fn an_upstream_that_does_not_answer_in_time_is_504() {
         let begun = Instant::now();
         let answer = sidecar.send(&sidecar.call_request("raw.echo", id));
         assert_eq!((answer.status, answer.code().as_deref()), (504, Some("upstream_timeout")), "case {id}");
-        assert!(begun.elapsed() < Duration::from_secs(8), "case {id} took {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(15), "case {id} took {:?}", begun.elapsed());
         assert!(answer.header("retry-after").is_some(), "a retry can help");
     }
     assert!(sidecar.metric("mcp_sidecar_upstream_failures_total{kind=\"timeout\",server=\"raw\"}") >= 3.0);
