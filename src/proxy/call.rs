@@ -18,12 +18,13 @@ use crate::policy::{
 };
 use crate::protocol::{self, Envelope, Id, Identity, MethodClass, Refused};
 use crate::proxy::body::{self, ReadBody};
+use crate::proxy::budget::Share;
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
 use crate::proxy::media::media_type;
 use crate::proxy::pump::{self, Bounds, End};
 use crate::proxy::respond::{self, Marks};
-use crate::proxy::upstream::{Answer, push_header};
+use crate::proxy::upstream::{Answer, Uncollected, push_header};
 use crate::telemetry::{UpstreamFailure, event};
 
 /// Request headers that an MCP upstream gets as the client sent them; nothing else passes.
@@ -275,7 +276,7 @@ impl Call<'_> {
             return self.stream(session, answer, ledger, &server, principal, id, sent).await;
         }
         match self.whole(answer, &server).await {
-            Ok((mut header, bytes)) => {
+            Ok((mut header, bytes, _share)) => {
                 respond::mark(&mut header, self.marks());
                 let upstream = sent.elapsed();
                 let status = header.status.as_u16();
@@ -285,33 +286,42 @@ impl Call<'_> {
                 respond::write(session, header, bytes).await;
                 self.time(upstream);
             }
-            Err(UpstreamFailure::TooLarge) => {
-                self.fail(session, ledger, Reason::ResultTooLarge, UpstreamFailure::TooLarge, id, sent).await;
-            }
-            Err(failure) => {
-                let reason =
-                    if failure == UpstreamFailure::Timeout { Reason::UpstreamTimeout } else { Reason::UpstreamFailed };
+            Err(uncollected) => {
+                let (reason, failure) = match uncollected {
+                    Uncollected::Exhausted => (Reason::Overloaded, UpstreamFailure::TooLarge),
+                    Uncollected::Failure(failure) => match failure {
+                        UpstreamFailure::TooLarge => (Reason::ResultTooLarge, failure),
+                        UpstreamFailure::Timeout => (Reason::UpstreamTimeout, failure),
+                        _ => (Reason::UpstreamFailed, failure),
+                    },
+                };
                 self.fail(session, ledger, reason, failure, id, sent).await;
             }
         }
     }
 
     /// A plain answer: read whole, capped, its header reduced to what may pass.
-    async fn whole(&self, mut answer: Answer<'_>, server: &Server) -> Result<(ResponseHeader, Bytes), UpstreamFailure> {
+    /// The share keeps its bytes counted until they are written.
+    async fn whole(
+        &self,
+        mut answer: Answer<'_>,
+        server: &Server,
+    ) -> Result<(ResponseHeader, Bytes, Share), Uncollected> {
         let status = answer.header().status.as_u16();
         let passes = matches!(status, 200 | 202 | 400 | 404);
         if !passes {
-            return Err(UpstreamFailure::Garbage);
+            return Err(UpstreamFailure::Garbage.into());
         }
         let limit = self.gateway.settings.timeouts.response_header;
-        let bytes = answer.collect(server.limits.max_result_bytes, limit).await?;
+        let mut share = self.gateway.budget.share();
+        let bytes = answer.collect(server.limits.max_result_bytes, limit, &mut share).await?;
         if !bytes.is_empty() && !is_media_type(answer.header(), "application/json") {
-            return Err(UpstreamFailure::Garbage);
+            return Err(UpstreamFailure::Garbage.into());
         }
         let mut header = answer_header(answer.header(), status).ok_or(UpstreamFailure::Garbage)?;
         respond::insert(&mut header, "Content-Length", itoa::Buffer::new().format(bytes.len()));
         answer.finish().await;
-        Ok((header, bytes))
+        Ok((header, bytes, share))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one streamed call, each used once")]
@@ -375,14 +385,12 @@ impl Call<'_> {
         sent: Instant,
     ) {
         let upstream = sent.elapsed();
-        if !matches!(reason, Reason::ResultTooLarge | Reason::StreamingDisabled) {
+        let ours = matches!(reason, Reason::ResultTooLarge | Reason::StreamingDisabled | Reason::Overloaded);
+        if !ours {
             event::upstream_failed(&self.gateway.metrics, self.handle, failure, &self.request_id, reason.code());
         }
         let denial = Denial::new(reason, Rule::Builtin("upstream"));
-        let detail = match reason {
-            Reason::ResultTooLarge | Reason::StreamingDisabled => reason.code(),
-            _ => failure.as_str(),
-        };
+        let detail = if ours { reason.code() } else { failure.as_str() };
         ledger.code = reason.code();
         ledger.close(reason.status(), 0, Some(detail)).await;
         respond::deny(session, &denial, id, self.marks()).await;

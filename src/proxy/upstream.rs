@@ -13,6 +13,7 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
+use crate::proxy::budget::Share;
 use crate::proxy::pool;
 use crate::proxy::settings::{Address, Timeouts, Upstream};
 use crate::telemetry::UpstreamFailure as Failure;
@@ -186,6 +187,21 @@ pub fn push_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
     head.extend_from_slice(b"\r\n");
 }
 
+/// Why an answer could not be read whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uncollected {
+    /// It is the upstream's failure.
+    Failure(Failure),
+    /// It is ours: the memory budget is used up.
+    Exhausted,
+}
+
+impl From<Failure> for Uncollected {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
 /// An answer whose header was read; dropping it aborts the request upstream.
 pub struct Answer<'a> {
     target: &'a Target,
@@ -209,11 +225,12 @@ impl Answer<'_> {
         self.session.read_body_bytes().await.map_err(|_| Failure::Closed)
     }
 
-    /// The whole body, up to `cap` bytes.
+    /// The whole body, up to `cap` bytes, counted in `share`.
     ///
     /// # Errors
-    /// [`Failure::TooLarge`] beyond the cap, [`Failure::Timeout`] after `limit`, else how it broke.
-    pub async fn collect(&mut self, cap: usize, limit: Duration) -> Result<Bytes, Failure> {
+    /// [`Uncollected::Exhausted`] when the memory budget does not hold it; [`Failure::TooLarge`] beyond the cap,
+    /// [`Failure::Timeout`] after `limit`, else how it broke.
+    pub async fn collect(&mut self, cap: usize, limit: Duration, share: &mut Share) -> Result<Bytes, Uncollected> {
         let declared = self
             .header
             .headers
@@ -221,7 +238,7 @@ impl Answer<'_> {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.parse::<usize>().ok());
         if declared.is_some_and(|length| length > cap) {
-            return Err(Failure::TooLarge);
+            return Err(Failure::TooLarge.into());
         }
         timeout(limit, async {
             let mut first: Option<Bytes> = None;
@@ -230,8 +247,9 @@ impl Answer<'_> {
             while let Some(chunk) = self.next().await? {
                 length += chunk.len();
                 if length > cap {
-                    return Err(Failure::TooLarge);
+                    return Err(Failure::TooLarge.into());
                 }
+                share.grow(chunk.len()).map_err(|_| Uncollected::Exhausted)?;
                 match first.take() {
                     None if rest.is_empty() => first = Some(chunk),
                     None => rest.extend_from_slice(&chunk),
@@ -243,18 +261,18 @@ impl Answer<'_> {
                 }
             }
             if declared.is_some_and(|declared| declared != length) {
-                return Err(Failure::Closed);
+                return Err(Failure::Closed.into());
             }
             let whole = first.unwrap_or_else(|| Bytes::from(rest));
             // Without a length only the document itself tells whether the connection was closed too early.
             let framed = declared.is_some() || self.header.headers.contains_key(http::header::TRANSFER_ENCODING);
             if !framed && length > 0 && serde_json::from_slice::<serde::de::IgnoredAny>(&whole).is_err() {
-                return Err(Failure::Closed);
+                return Err(Failure::Closed.into());
             }
             Ok(whole)
         })
         .await
-        .unwrap_or(Err(Failure::Timeout))
+        .unwrap_or(Err(Failure::Timeout.into()))
     }
 
     /// Gives the connection back for the next call, where its framing allows.

@@ -52,6 +52,27 @@ fn a_result_at_the_cap_passes_and_one_byte_more_is_413() {
     sidecar.finish();
 }
 
+#[test]
+fn answers_are_held_within_the_memory_budget() {
+    let upstream = Upstream::scripted(|seen, peer| {
+        let large = seen.json()["params"]["name"] == "raw.large";
+        let body = document(if large { 3 << 19 } else { 1000 });
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
+        peer.send(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        Next::KeepAlive
+    });
+    let sidecar =
+        Sidecar::start().set("memory.in_flight_mb=1").raw("limits.max_result_bytes", 2 << 20).upstream(upstream).go();
+    for _ in 0..3 {
+        let answer = sidecar.call("raw.large");
+        assert_eq!((answer.status, answer.code().as_deref()), (503, Some("overloaded")));
+        assert!(answer.header("retry-after").is_some(), "a retry can help");
+        // What was taken is given back.
+        assert_eq!(sidecar.call("raw.small").status, 200);
+    }
+    sidecar.finish();
+}
+
 /// An SSE event of exactly so many bytes.
 fn event(length: usize) -> String {
     format!("data: {}\n\n", "a".repeat(length - 8))
