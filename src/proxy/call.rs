@@ -354,7 +354,7 @@ impl Call<'_> {
         metrics.stream_opened();
         let opened = Instant::now();
         let token_end = principal.expires_at_s().map(|end_s| {
-            let left_ms = (end_s * 1000).saturating_sub(self.gateway.clock.now_ms());
+            let left_ms = end_s.saturating_mul(1000).saturating_sub(self.gateway.clock.now_ms());
             tokio::time::Instant::now() + Duration::from_millis(left_ms)
         });
         let stall = self.gateway.settings.timeouts.write_stall;

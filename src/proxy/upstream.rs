@@ -11,7 +11,7 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::proxy::budget::Share;
 use crate::proxy::pool;
@@ -103,7 +103,9 @@ impl Target {
             Some(stream) => stream,
             None => self.connect(connector, timeouts.connect).await?,
         };
-        let written = timeout(timeouts.response_header, async {
+        // One deadline for the request's way there and the answer's way back.
+        let deadline = Instant::now() + timeouts.response_header;
+        let written = timeout_at(deadline, async {
             if body.len() <= ONE_WRITE {
                 head.extend_from_slice(body);
                 stream.write_all(&head).await?;
@@ -117,7 +119,7 @@ impl Target {
         // An upstream may answer early and stop reading: its answer is read even when the write failed.
         let write_failed = !matches!(written, Ok(Ok(())));
         let mut session = HttpSession::new(stream);
-        let read = timeout(timeouts.response_header, async {
+        let read = timeout_at(deadline, async {
             for _ in 0..=MAX_INFORMATIONAL {
                 session.read_response().await.map_err(|error| header_failure(&error))?;
                 match session.get_status().map(|status| status.as_u16()) {

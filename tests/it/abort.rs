@@ -203,6 +203,29 @@ fn a_stream_ends_with_its_token() {
 }
 
 #[test]
+fn a_token_that_never_ends_ends_no_stream() {
+    for expiry in [(1_u64 << 53) - 1, u64::MAX / 1000, u64::MAX / 1000 + 1, u64::MAX - 1] {
+        let upstream = Upstream::scripted(|_, peer| {
+            peer.send(stream_head());
+            peer.chunk("data: {}\n\n");
+            peer.send("0\r\n\r\n");
+            Next::KeepAlive
+        });
+        let sidecar = Sidecar::start().upstream(upstream).go();
+        let body =
+            serde_json::json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": call_params("raw.x")});
+        let token = Token::of("alice").claim("exp", expiry);
+        let answer = sidecar.send(&sidecar.post("raw", &token, body.to_string()));
+        // A time that no clock knows may be refused, but never breaks anything.
+        match answer.status {
+            200 => assert_eq!(answer.text(), "data: {}\n\n", "{expiry}"),
+            status => assert_eq!(status, 401, "{expiry}"),
+        }
+        sidecar.finish();
+    }
+}
+
+#[test]
 fn an_upstream_that_breaks_off_ends_the_stream_with_an_error_behind_whole_events() {
     let upstream = Upstream::scripted(|_, peer| {
         peer.send(stream_head());

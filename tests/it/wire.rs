@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
 use crate::harness::{Client, Sidecar, Token, call_params};
@@ -71,10 +72,15 @@ fn a_body_may_be_chunked_or_announced() {
 
 #[test]
 fn a_slow_body_is_408_and_a_dribbled_header_is_cut() {
-    let sidecar = start();
+    // Two thousand connections need as many descriptors, here and in the sidecar that inherits the limit.
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).expect("up to the hard limit");
+    let sidecar =
+        Sidecar::start().set("timeouts.header=\"1s\"").set("timeouts.body=\"1s\"").set("runtime.per_address=5000").go();
     let (head, body) = call(&sidecar);
+    let before = sidecar.resident_kib();
     let begun = Instant::now();
-    let mut clients: Vec<Client> = (0..200)
+    let mut clients: Vec<Client> = (0..2000)
         .map(|_| {
             let mut client = Client::connect(sidecar.mcp);
             let short = &body[..body.len() - 1];
@@ -84,6 +90,8 @@ fn a_slow_body_is_408_and_a_dribbled_header_is_cut() {
         .collect();
     let mut dribbling = Client::connect(sidecar.mcp);
     dribbling.send(b"POST /api/v1/mcp/raw HTT");
+    let grown = sidecar.resident_kib().saturating_sub(before);
+    assert!(grown < 96 * 1024, "{grown} KiB more than before");
     for client in &mut clients {
         let answer = client.response(false);
         assert_eq!((answer.status, answer.code().as_deref()), (408, Some("request_timeout")));
