@@ -359,7 +359,8 @@ impl Call<'_> {
         });
         let stall = self.gateway.settings.timeouts.write_stall;
         let summary = if session.write_response_header(Box::new(header), false).await.is_ok() {
-            let bounds = Bounds::of(server, token_end, stall, id, self.gateway.streams_end.clone());
+            let bounds =
+                Bounds::of(server, token_end, stall, self.gateway.budget.share(), id, self.gateway.streams_end.clone());
             pump::pump(session, answer, bounds).await
         } else {
             pump::Summary { end: End::ClientGone, bytes: 0, heartbeats: 0 }

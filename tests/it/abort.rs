@@ -139,13 +139,13 @@ fn a_reader_that_stops_is_cut_and_the_upstreams_work_ended() {
 fn a_slow_reader_of_one_large_event_is_not_cut() {
     let upstream = Upstream::scripted(|_, peer| {
         peer.send(stream_head());
-        let event = format!("data: {}\n\n", "a".repeat(12 << 20));
+        let event = format!("data: {}\n\n", "a".repeat(32 << 20));
         peer.chunk(&event);
         peer.send("0\r\n\r\n");
         Next::KeepAlive
     });
     let sidecar = Sidecar::start()
-        .policy("stream.max_event_kb", 16 * 1024)
+        .policy("stream.max_event_kb", 40 * 1024)
         .set("timeouts.write_stall=\"1s\"")
         .upstream(upstream)
         .go();
@@ -154,10 +154,10 @@ fn a_slow_reader_of_one_large_event_is_not_cut() {
     let mut length = 0;
     while let Some(part) = client.part(SOON) {
         length += part.len();
-        // Three seconds in all, three times the stall; the pauses shape the input.
-        std::thread::park_timeout(Duration::from_millis(4));
+        // Four seconds in all, four times the stall; the pauses shape the input.
+        std::thread::park_timeout(Duration::from_millis(2));
     }
-    assert_eq!(length, (12 << 20) + 8, "after {:?}", begun.elapsed());
+    assert_eq!(length, (32 << 20) + 8, "after {:?}", begun.elapsed());
     ended_whole(&sidecar);
     sidecar.finish();
 }
