@@ -222,6 +222,9 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, mut bounds: Bounds<
         }
     };
     let bytes = out.bytes;
+    // What is held is dropped before the reader can know of the end, and call again.
+    drop(scanner);
+    let _ = bounds.share.hold(0);
     conclude(session, end, &bounds).await;
     if end == End::ClientGone && !bounds.policy.abort_on_disconnect && finished.is_none() {
         // The work is to be finished though nobody listens: read on and drop what comes, within the same bounds.
