@@ -1,18 +1,19 @@
 //! The real binary, end to end. `make test` installs what these need.
 
 mod abort;
-mod caps;
 mod admin;
+mod caps;
 mod clients;
 mod deny;
 mod drain;
 mod harness;
 mod limits;
 mod mcp;
-mod origin;
 mod metrics;
+mod origin;
 mod reload;
 mod reserved;
+mod secrets;
 mod sse;
 mod upstream;
 mod wire;
