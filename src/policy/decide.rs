@@ -46,6 +46,7 @@ fn admit<'a>(
     let principal = match facts.credential {
         Credential::Principal(principal) => principal,
         Credential::Refused(reason) => return Err(builtin(reason, "auth.token")),
+        Credential::Denied(site) => return Err(Denial::new(Reason::Unauthenticated, key(site))),
     };
     if facts.http_method != HttpMethod::Post {
         return Err(builtin(Reason::MethodNotAllowed, "http.method"));

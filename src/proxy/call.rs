@@ -81,11 +81,8 @@ impl Call<'_> {
         let now_ms = self.gateway.clock.now_ms();
         let malformed = headers::check_mcp(&self.headers, &self.policy.security.allow_origins).err();
         let verified = self.credential(now_ms);
-        let principal: Result<&Principal, Reason> = match &verified {
-            Ok(who) => Ok(who.principal()),
-            Err(reason) => Err(*reason),
-        };
-        let credential = principal.map_or_else(Credential::Refused, Credential::Principal);
+        let principal = verified.as_ref().map(Who::principal);
+        let credential = principal.map_or_else(auth::Refusal::credential, Credential::Principal);
         let post = session.req_header().method == http::Method::POST;
         let known = self.policy.server(self.handle);
 
@@ -157,13 +154,13 @@ impl Call<'_> {
         }
     }
 
-    fn credential(&self, now_ms: u64) -> Result<Who, Reason> {
+    fn credential(&self, now_ms: u64) -> Result<Who, auth::Refusal> {
         if self.policy.auth.mode == AuthMode::None {
             return Ok(Who::Anonymous(Principal::anonymous(self.ctx.client)));
         }
         let limit = self.policy.auth.failures_per_minute;
         if limit > 0 && self.gateway.failed_auth.check(self.ctx.client, limit, now_ms).is_err() {
-            return Err(Reason::RateLimited);
+            return Err(Reason::RateLimited.into());
         }
         let header = self.headers.get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         let token = auth::bearer(header)?;
