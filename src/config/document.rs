@@ -1,8 +1,8 @@
 use toml::de::{DeTable, DeValue};
 
-use crate::config::report::nearest;
+use crate::config::hint;
 use crate::config::source::locate;
-use crate::config::{Overrides, Problem, Source};
+use crate::config::{Overrides, Problem, Report, Source};
 
 /// Where a value stands: the source (0 is the file) and the byte range in its text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,19 +85,17 @@ impl Document {
         let mut document = Self { texts: vec![file], root: Table::default() };
         let mut problems = Vec::new();
         let (parsed, errors) = DeTable::parse_recoverable(&source.text);
-        let mut last_line = 0;
-        for error in errors.iter().take(20) {
+        let syntax = errors.iter().map(|error| {
             let span = error.span().unwrap_or(source.text.len()..source.text.len());
             let place = Place { source: 0, start: span.start, end: span.end };
-            let problem = document.problem(place, format!("not TOML: {}", error.message()), "correct the syntax here");
-            // What follows on the same line is nearly always an echo of the first error.
-            if problem.line != last_line {
-                last_line = problem.line;
-                problems.push(problem);
-            }
-        }
-        if !problems.is_empty() {
-            return (document, problems);
+            document.problem(place, format!("not TOML: {}", error.message()), hint::syntax(error.message()))
+        });
+        let mut syntax = Report::sorted(syntax.collect()).problems;
+        // What follows on the same line is nearly always an echo of the first error.
+        syntax.dedup_by_key(|problem| problem.line);
+        syntax.truncate(20);
+        if !syntax.is_empty() {
+            return (document, syntax);
         }
         document.root = table(0, parsed.get_ref());
         if document.root.entries.is_empty() {
@@ -118,7 +116,7 @@ impl Document {
             document.texts.push(Text { name, text: value });
             let place = Place { source: index, start: 0, end: 0 };
             if !owned {
-                let fix = nearest(top, all.iter().copied()).map_or_else(
+                let fix = hint::nearest(top, all.iter().copied()).map_or_else(
                     || format!("use one of: {}", all.join(", ")),
                     |near| format!("did you mean `{near}`?"),
                 );
@@ -211,7 +209,7 @@ fn node(source: usize, spanned: &toml::Spanned<DeValue<'_>>) -> Node {
     let value = match spanned.get_ref() {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-            .map_or(Value::Other("an integer out of range"), Value::Integer),
+            .map_or(Value::Other("an integer of more than 64 bits"), Value::Integer),
         DeValue::Float(_) => Value::Other("a float"),
         DeValue::Boolean(boolean) => Value::Boolean(*boolean),
         DeValue::Datetime(_) => Value::Other("a date"),

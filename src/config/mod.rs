@@ -3,10 +3,14 @@
 //! Invariants: unknown keys are errors; what restricts is never defaulted; a policy ends with `[end]`, so that one
 //! cut short is refused. Non-goals: this room opens no sockets and knows no service.
 
+mod auth;
 mod diff;
 mod document;
 pub mod embedded;
+mod feature;
+mod hint;
 pub mod last_good;
+mod pattern;
 mod policy;
 mod reader;
 mod report;
@@ -29,7 +33,7 @@ pub use watch::{Watch, watch};
 pub(in crate::config) const SIDECAR_KEYS: &[&str] =
     &["listen", "admin", "control", "upstreams", "cms", "redis", "audit", "runtime", "timeouts", "memory", "log"];
 /// Top-level keys of executor.toml.
-pub(in crate::config) const EXECUTOR_KEYS: &[&str] = &["executor", "database"];
+pub(in crate::config) const EXECUTOR_KEYS: &[&str] = &["executor", "database", "queue_worker"];
 /// Top-level keys of policy.toml.
 pub(in crate::config) const POLICY_KEYS: &[&str] = &[
     "enable",
@@ -45,6 +49,13 @@ pub(in crate::config) const POLICY_KEYS: &[&str] = &[
     "trace",
     "domain",
     "compat",
+    "acl",
+    "actor",
+    "queue",
+    "idempotency",
+    "i18n",
+    "rules",
+    "manager",
     "servers",
     "end",
 ];

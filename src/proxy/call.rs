@@ -383,7 +383,7 @@ impl Call<'_> {
         Identity {
             context: principal.context().as_str().to_owned(),
             identity: principal.identity().to_owned(),
-            user_id: principal.user_id(),
+            user_id: self.policy.actor_of(principal),
             server: server.handle.to_string(),
             trace_id: self.trace_id.clone(),
             request_id: self.request_id.clone(),
@@ -413,7 +413,7 @@ impl Call<'_> {
             server_handle: self.handle.to_owned(),
             method: trail.method.unwrap_or(MethodClass::Unknown).as_str().to_owned(),
             status,
-            actor_user_id: principal.and_then(Principal::user_id),
+            actor_user_id: principal.and_then(|principal| self.policy.actor_of(principal)),
             context: principal.map_or("unknown", |principal| principal.context().as_str()),
             duration_ms: u64::try_from(self.ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             task_id: None,
