@@ -123,7 +123,8 @@ fn every_key_is_classified() {
     // The list of servers is no key of its own, and `[end]` holds nothing; nor is a scope map asked for its scopes.
     let leaves: Vec<&String> =
         asked.iter().filter(leaf).filter(|key| !["servers", "end"].contains(&key.as_str())).collect();
-    let unclassified: Vec<_> = leaves.iter().filter(|key| !KEYS.iter().any(|(known, _)| *known == key.as_str())).collect();
+    let unclassified: Vec<_> =
+        leaves.iter().filter(|key| !KEYS.iter().any(|(known, _)| *known == key.as_str())).collect();
     assert!(unclassified.is_empty(), "say in KEYS, and in `loosened`, whether these restrict: {unclassified:?}");
     let gone: Vec<_> =
         KEYS.iter().filter(|(key, _)| !leaves.iter().any(|leaf| leaf == key)).map(|(key, _)| key).collect();

@@ -3,13 +3,16 @@
 //! Invariants: unknown keys are errors; what restricts is never defaulted; a policy ends with `[end]`, so that one
 //! cut short is refused. Non-goals: this room opens no sockets and knows no service.
 
+mod address;
 mod auth;
 mod diff;
 mod document;
 pub mod embedded;
+mod executor;
 mod feature;
 mod hint;
 pub mod last_good;
+mod overlap;
 mod pattern;
 mod policy;
 mod reader;
@@ -19,13 +22,15 @@ mod sidecar;
 mod source;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod watch;
 
 pub use diff::loosened;
+pub use executor::{Executor, inspect_executor, load_executor};
 pub use policy::{PolicyContext, inspect_policy, load_policy};
 pub use reader::Effective;
 pub use report::{Problem, Report};
-pub use sidecar::{Executor, Log, Sidecar, inspect_executor, inspect_sidecar, load_executor, load_sidecar};
+pub use sidecar::{Log, Sidecar, inspect_sidecar, load_sidecar};
 pub use source::{Overrides, Source, parse_set};
 pub use watch::{Watch, watch};
 

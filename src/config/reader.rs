@@ -151,6 +151,11 @@ impl<'a> Section<'a> {
         self.table?.get(key).map(|entry| &entry.node)
     }
 
+    /// Whether the table is there and has none of these keys.
+    pub fn lacks(&self, keys: &[&str]) -> bool {
+        self.table.is_some_and(|table| keys.iter().all(|key| table.get(key).is_none()))
+    }
+
     /// A key of the contract whose feature is not part of this version: said plainly, rather than "unknown key".
     pub fn refuse(&self, key: &str, why: &str, fix: &str) {
         if let Some(entry) = self.table.and_then(|table| table.get(key)) {
@@ -244,7 +249,7 @@ impl<'a> Section<'a> {
                 }
             }
             Some(other) => {
-                let fix = format!("write {}, without quotes", hint::range(key, range));
+                let fix = format!("write a whole number without quotes, {}", hint::range(key, range));
                 self.wrong(key, other, "an integer", &fix);
                 range.0
             }

@@ -133,7 +133,11 @@ fn deny_tools(server: &Section<'_>) -> PatternSet {
             server.reader.problem(server.place, message, fix);
             PatternSet::default()
         }
-        (Some(_), _) => patterns(&security, "deny_tools", true),
+        (Some(_), None) => patterns(&security, "deny_tools", true),
+        (Some(_), Some(_)) => {
+            patterns(server, "deny_tools", true);
+            patterns(&security, "deny_tools", true)
+        }
         (None, Some(_)) => patterns(server, "deny_tools", true),
     };
     for section in [&security, server] {

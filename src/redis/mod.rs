@@ -17,8 +17,8 @@ pub mod settings;
 mod warning;
 
 pub use breaker::Breaker;
-pub use connection::{Connection, InvalidUrl, Stats, Unavailable};
+pub use connection::{Connection, Stats, Unavailable};
 pub use latency::{Latency, LatencySnapshot};
 pub use script::{Call, Script};
-pub use settings::Settings;
+pub use settings::{InvalidUrl, Settings};
 pub use warning::warnings;
