@@ -61,6 +61,21 @@ impl Table {
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
+
+    /// Where the key of this path stands; in a list of tables, in the last one.
+    fn find(&self, path: &str) -> Option<Place> {
+        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+        let entry = self.get(first)?;
+        let Some(rest) = rest else { return Some(entry.key_place) };
+        match &entry.node.value {
+            Value::Table(table) => table.find(rest),
+            Value::Array(items) => match &items.last()?.value {
+                Value::Table(table) => table.find(rest),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 /// A text that values come from: the file or an override.
@@ -85,10 +100,17 @@ impl Document {
         let mut document = Self { texts: vec![file], root: Table::default() };
         let mut problems = Vec::new();
         let (parsed, errors) = DeTable::parse_recoverable(&source.text);
-        let syntax = errors.iter().map(|error| {
+        let recovered = table(0, parsed.get_ref());
+        let mut twice: Vec<String> = Vec::new();
+        let syntax = errors.iter().filter_map(|error| {
             let span = error.span().unwrap_or(source.text.len()..source.text.len());
             let place = Place { source: 0, start: span.start, end: span.end };
-            document.problem(place, format!("not TOML: {}", error.message()), hint::syntax(error.message()))
+            if error.message() == "duplicate key" {
+                return document.duplicate(place, &recovered, &mut twice);
+            }
+            let rest = source.text.get(span.start..).unwrap_or("");
+            let fix = hint::syntax(error.message(), rest);
+            Some(document.problem(place, format!("not TOML: {}", error.message()), fix))
         });
         let mut syntax = Report::sorted(syntax.collect()).problems;
         // What follows on the same line is nearly always an echo of the first error.
@@ -97,7 +119,7 @@ impl Document {
         if !syntax.is_empty() {
             return (document, syntax);
         }
-        document.root = table(0, parsed.get_ref());
+        document.root = recovered;
         if document.root.entries.is_empty() {
             problems.push(document.problem(
                 Place::default(),
@@ -138,6 +160,37 @@ impl Document {
             }
         }
         (document, problems)
+    }
+
+    /// A key or table that stands twice, with the first place. What a table that stands twice repeats is no news:
+    /// the headers of such tables are remembered in `twice`.
+    fn duplicate(&self, place: Place, recovered: &Table, twice: &mut Vec<String>) -> Option<Problem> {
+        let text = &self.texts[0].text;
+        let key = text.get(place.start..place.end)?.trim_matches('"').to_owned();
+        let start = text[..place.start].rfind('\n').map_or(0, |at| at + 1);
+        let is_header = |line: &str| line.trim_start().starts_with('[');
+        let name = |line: &str| line.trim().trim_matches(['[', ']']).to_owned();
+        let line = text[start..].lines().next().unwrap_or("");
+        let path = if is_header(line) {
+            let header = name(line.split(']').next().unwrap_or(line));
+            twice.push(header.clone());
+            header
+        } else {
+            let header = text[..start].lines().rev().find(|line| is_header(line)).map(name).unwrap_or_default();
+            if twice.contains(&header) {
+                return None;
+            }
+            if header.is_empty() { key.clone() } else { format!("{header}.{key}") }
+        };
+        // A table that comes again takes the place of the first one in what the parser could save.
+        let saved = recovered.find(&path).map(|first| first.start).filter(|first| *first < place.start);
+        let written = || text[..start].find(&format!("[{path}]")).map(|at| at + 1);
+        let first = saved.or_else(written).map_or_else(String::new, |first| {
+            let (line, column, _) = locate(text, first);
+            format!("; first at {}:{line}:{column}", self.texts[0].name)
+        });
+        let fix = if is_header(line) { "put the keys of both into one table" } else { "keep one of the two" };
+        Some(self.problem(place, format!("`{path}` stands twice{first}"), fix))
     }
 
     /// A problem at a place.

@@ -104,7 +104,7 @@ fn database_url(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> 
         Some("mysql" | "mariadb" | "postgres" | "postgresql" | "pgsql") => {
             Some("this version reads SQLite only: begin it with sqlite://")
         }
-        _ => Some("begin it with sqlite://"),
+        _ => Some("write sqlite://PATH"),
     };
     if let Some(fix) = fix {
         // The place's text may be the secret itself: point at the table instead.

@@ -26,7 +26,7 @@ pub(in crate::config) fn unknown_key(table: &str, key: &str, siblings: &[String]
             [("sidecar.toml", SIDECAR_KEYS), ("executor.toml", EXECUTOR_KEYS), ("policy.toml", POLICY_KEYS)]
         {
             if keys.contains(&key) {
-                return format!("it belongs into {file}");
+                return format!("it belongs in {file}");
             }
         }
     }
@@ -44,6 +44,11 @@ pub(in crate::config) fn unknown_key(table: &str, key: &str, siblings: &[String]
         _ if siblings.is_empty() => "remove it".to_owned(),
         _ => format!("keys here: {}", siblings.join(", ")),
     }
+}
+
+/// The key that a fix of [`unknown_key`] suggests.
+pub(in crate::config) fn meant(fix: &str) -> Option<&str> {
+    fix.strip_prefix("did you mean `")?.strip_suffix("`?")
 }
 
 /// How to add a key that is required: with the shipped value, where the shipped files have it.
@@ -90,19 +95,23 @@ pub(in crate::config) fn range(key: &str, range: (u32, u32)) -> String {
     format!("{} to {}{unit}", range.0, range.1)
 }
 
-/// What usually causes a syntax error of this kind.
-pub(in crate::config) fn syntax(message: &str) -> &'static str {
+/// What usually causes a syntax error of this kind, before this rest of the file.
+pub(in crate::config) fn syntax(message: &str, rest: &str) -> &'static str {
     let about = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if about(&["duplicate key", "redefine"]) {
-        "it stands above already: keep one of the two"
+    if about(&["must be quoted"]) {
+        "put a text in quotes; a number stands alone, without its unit, which is part of the key's name"
+    } else if about(&["invalid boolean"]) {
+        "write true or false, in small letters"
+    } else if about(&["key"]) && rest.trim_start().starts_with(':') {
+        "write `key = value`, with an equals sign"
     } else if about(&["string"]) {
         "a text begins and ends with a quote, on one line; inside it, write \\\\ for a backslash"
-    } else if about(&["array", "`]`"]) {
-        "close the bracket, and put a comma between two entries"
     } else if about(&["inline table", "`}`"]) {
         "close the brace, and put a comma between two entries"
     } else if about(&["table", "header"]) {
         "write a table's name in brackets: [name], or [[name]] for an entry of a list"
+    } else if about(&["array", "`]`"]) {
+        "close the bracket, and put a comma between two entries"
     } else if about(&["literal", "value"]) {
         "write a text in quotes, a number without, or true or false"
     } else {

@@ -29,10 +29,18 @@ pub(in crate::config) fn origins(section: &Section<'_>) -> Vec<String> {
     let words = section.words("allow_origins", true).into_iter();
     words
         .map(|word| {
-            let rest = word.text.strip_prefix("https://").or_else(|| word.text.strip_prefix("http://"));
-            if rest.is_none_or(|rest| rest.is_empty() || rest.contains(['/', '*', ' ', '@', '?', '#'])) {
+            let good = |text: &str| {
+                let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+                rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '*', ' ', '@', '?', '#']))
+            };
+            if !good(&word.text) {
+                let bare = word.text.trim_end_matches('/');
+                let fix = match good(bare) {
+                    true => format!("write {bare:?}"),
+                    false => "write scheme://host[:port], and nothing behind it".to_owned(),
+                };
                 let message = format!("`{}` is no origin: {:?}", word.key, word.text);
-                section.reader.problem(word.place, message, "scheme://host[:port], nothing behind it");
+                section.reader.problem(word.place, message, &fix);
             }
             word.text.to_lowercase()
         })

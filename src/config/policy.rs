@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::Secret;
 use crate::config::auth::auth;
-use crate::config::document::{Document, Value};
+use crate::config::document::{Document, Place, Value};
 use crate::config::feature;
 use crate::config::pattern::{origins, patterns};
 use crate::config::reader::{Reader, Section};
@@ -159,7 +159,9 @@ fn end(root: &Section<'_>) {
     let end = root.section("end", false);
     let fix = "put `[end]` on the last line";
     if !end.present() {
-        root.reader.problem(root.place, "the policy does not end with `[end]`: was it cut short?", fix);
+        let text = root.reader.document.texts[0].text.trim_end();
+        let place = Place { source: 0, start: text.len(), end: text.len() };
+        root.reader.problem(place, "the policy does not end with `[end]`: was it cut short?", fix);
         return;
     }
     end.close();
@@ -183,12 +185,19 @@ fn last(node: &crate::config::document::Node) -> usize {
 
 fn segment(section: &Section<'_>, key: &str, may_be_empty: bool) -> String {
     let word = section.text(key, None);
-    let bad = matches!(word.text.as_str(), "." | "..")
-        || !word.text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-        || (word.text.is_empty() && !may_be_empty);
-    if bad && section.present() {
+    let good = |text: &str| {
+        !matches!(text, "." | "..")
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+            && (may_be_empty || !text.is_empty())
+    };
+    if !good(&word.text) && section.table.is_some_and(|table| table.get(key).is_some()) {
         let message = format!("`{}` must be one path segment, without slashes: {:?}", word.key, word.text);
-        section.reader.problem(word.place, message, "use letters, digits, _ - and .");
+        let bare = word.text.trim_matches('/');
+        let fix = match good(bare) && !bare.is_empty() {
+            true => format!("write {bare:?}"),
+            false => "use letters, digits, _ - and .".to_owned(),
+        };
+        section.reader.problem(word.place, message, &fix);
     }
     word.text
 }

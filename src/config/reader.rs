@@ -110,6 +110,11 @@ impl<'a> Reader<'a> {
         for unknown in self.unknown.take() {
             let path = join(&unknown.table, &unknown.key);
             let fix = hint::unknown_key(&unknown.table, &unknown.key, &unknown.siblings, &self.asked.borrow());
+            if let Some(meant) = hint::meant(&fix) {
+                // One slip is one problem: the key that was meant is not missing besides.
+                let missing = format!("`{}` is missing", join(&unknown.table, meant));
+                self.problems.borrow_mut().retain(|problem| problem.message != missing);
+            }
             self.problem(unknown.place, format!("unknown key `{path}`"), &fix);
         }
         let problems = self.problems.into_inner();
@@ -263,6 +268,11 @@ impl<'a> Section<'a> {
 
     /// A length of time: a string such as `"250ms"`, `"5s"`, `"2m"`.
     pub fn duration(&self, key: &str, default: Duration) -> Duration {
+        if let Some(Node { value: Value::Integer(number), place }) = self.node(key) {
+            let message = format!("`{}` has no unit: {number}", self.key(key));
+            self.reader.problem(*place, message, &format!("write \"{number}s\", \"{number}ms\" or \"{number}m\""));
+            return default;
+        }
         let Some(word) = self.optional(key) else {
             self.reader.record(&self.key(key), format!("\"{}ms\"", default.as_millis()), None);
             return default;

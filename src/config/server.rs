@@ -3,6 +3,7 @@ use std::sync::Arc;
 use crate::config::auth::scope_map;
 use crate::config::document::{Place, Value};
 use crate::config::feature::refuse_in_server;
+use crate::config::hint::nearest;
 use crate::config::pattern::patterns;
 use crate::config::policy::{limits, stream};
 use crate::config::reader::Section;
@@ -62,7 +63,11 @@ pub(in crate::config) fn servers(
             && !upstream.text.is_empty()
             && !known.contains(&upstream.text)
         {
-            let fix = format!("sidecar.toml has: {}", known.join(", "));
+            let fix = match (nearest(&upstream.text, known.iter().map(String::as_str)), known.is_empty()) {
+                (Some(near), _) => format!("did you mean {near:?}?"),
+                (None, true) => "sidecar.toml has none: add [upstreams.NAME] there".to_owned(),
+                (None, false) => format!("sidecar.toml has: {}", known.join(", ")),
+            };
             reader.problem(upstream.place, format!("there is no upstream {:?}", upstream.text), &fix);
         }
         let allow_tools = patterns(&section, "allow_tools", false);

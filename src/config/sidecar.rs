@@ -111,7 +111,7 @@ pub fn inspect_sidecar(source: &Source, overrides: &Overrides) -> (Result<Sideca
                 Some(proxy::CmsOrigin { host, port })
             }
             _ => {
-                let fix = "use http://; put a TLS client such as stunnel between where the way is not safe";
+                let fix = "use http://; TLS to the site is not supported: where the way there is not safe, put a TLS client such as stunnel between";
                 reader.problem(word.place, "`cms.url` must be http://host:port", fix);
                 None
             }
