@@ -446,3 +446,24 @@ fn without_options_what_is_in_conf_is_read() {
     let (code, text) = files.check(&[]);
     assert!(code == 1 && text.contains("there is no upstream \"executor\""), "{text}");
 }
+
+#[test]
+fn explain_names_the_entry_that_denies() {
+    let files = Files::new();
+    files.policy();
+    let path = files.dir.path().join("conf/policy.toml");
+    let text = std::fs::read_to_string(&path).expect("the policy");
+    std::fs::write(&path, text.replace("deny_sub = []", "deny_sub = [\"eve\", \"mallory\"]")).expect("is written");
+    let call = |tool: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}"}}}}"#);
+    for (sub, tool, expected) in [
+        ("mallory", "evo.content.get", "rule     auth.deny_sub[1] at conf/policy.toml:23:20"),
+        ("alice", "evo.content.get", "rule     servers[0].allow_tools[0] at conf/policy.toml:"),
+        ("alice", "other.get", "rule     servers[0].allow_tools at conf/policy.toml:"),
+    ] {
+        std::fs::write(files.dir.path().join("call.json"), call(tool)).expect("is written");
+        let arguments = ["explain", "--sub", sub, "--scopes", "mcp:call", "--body", "call.json"];
+        let output = files.command(&arguments).output().expect("the binary runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(expected), "{sub} {tool}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    }
+}

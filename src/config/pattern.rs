@@ -21,7 +21,10 @@ pub(in crate::config) fn pattern(reader: &Reader<'_>, word: Word) -> Option<(Pat
 /// A list of patterns.
 pub(in crate::config) fn patterns(section: &Section<'_>, key: &str, required: bool) -> PatternSet {
     let words = section.words(key, required).into_iter();
-    PatternSet::new(words.filter_map(|word| pattern(section.reader, word)).collect())
+    // An absent list is decided by the table that lacks it.
+    let place = section.node(key).map_or(section.place, |node| node.place);
+    let site = section.reader.site(section.key(key), place);
+    PatternSet::new(words.filter_map(|word| pattern(section.reader, word)).collect()).at(site)
 }
 
 /// `security.allow_origins`, in lower case.

@@ -1,5 +1,6 @@
 //! The real binary, end to end. `make test` installs what these need.
 
+mod actor;
 mod clients;
 mod deny;
 mod drain;
