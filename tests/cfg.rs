@@ -353,3 +353,31 @@ fn what_operators_get_wrong_is_told_in_their_words() {
     let expected = std::fs::read_to_string(&expected).unwrap_or_default();
     assert!(all == expected, "other reports than in tests/cfg/mistakes.txt (UPDATE=1 rewrites it)\n\n{all}");
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 400, ..Default::default() })]
+
+    /// Whatever a hand or a broken disk does to a file: an answer, whose places lie inside the file.
+    #[test]
+    fn any_text_gets_an_answer(
+        file in 0..FILES.len(),
+        at in 0.0..1.0,
+        gone in 0_usize..40,
+        put in r#"[\[\]{}=.,:"'#a-z0-9_\n \\éß-]{0,12}|\[\[servers\]\]|\[end\]"#,
+    ) {
+        let (kind, shipped) = FILES[file];
+        let mut text = shipped.to_owned();
+        let index = |share: f64, text: &str| {
+            let at = (share * text.len() as f64) as usize;
+            (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+        };
+        let from = index(at, &text);
+        let to = (from + gone..=text.len()).find(|to| text.is_char_boundary(*to)).unwrap_or(text.len());
+        text.replace_range(from..to, &put);
+        if let (Err(report), _) = load(kind, kind, &text, Vec::new()) {
+            let lines = text.lines().count().max(1) + 1;
+            assert!(!report.problems.is_empty() && !report.render().is_empty());
+            assert!(report.problems.iter().all(|problem| problem.line as usize <= lines));
+        }
+    }
+}

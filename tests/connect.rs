@@ -467,3 +467,25 @@ fn explain_names_the_entry_that_denies() {
         assert!(text.contains(expected), "{sub} {tool}: {text}{}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+#[test]
+fn files_that_do_not_fit_each_other_are_warned_about() {
+    let files = Files::new();
+    files.policy();
+    files.write("executor.toml", "[executor]\nsocket = \"ours.sock\"\n[database]\nurl = \"sqlite://site.sqlite\"\n");
+    files.sidecar("[upstreams.executor]\nsocket = \"theirs.sock\"\n");
+    let (code, text) = files.check(&[]);
+    assert_eq!(code, 0, "{text}");
+    for warning in ["leads to executor.socket, conf/ours.sock", "set upstreams.executor.identity = true"] {
+        assert!(text.contains(warning), "{warning}: {text}");
+    }
+    files.sidecar("[upstreams.executor]\nsocket = \"ours.sock\"\nidentity = true\n");
+    assert!(!files.check(&[]).1.contains("warn"));
+    let address = "127.0.0.1:8090";
+    let listen = format!("listen = \"{address}\"\nkey_env = \"EXECUTOR_KEY\"");
+    files.write("executor.toml", &format!("[executor]\n{listen}\n[database]\nurl = \"sqlite://site.sqlite\"\n"));
+    files.sidecar(&format!(
+        "[upstreams.executor]\nurl = \"http://{address}\"\nidentity = true\nkey_env = \"OTHER_KEY\"\n"
+    ));
+    assert!(files.check(&[]).1.contains("upstreams.executor has another key than executor.toml"));
+}

@@ -4,7 +4,7 @@ use crate::app::{Finding, Loaded, State, connect};
 use crate::base::{Clock as _, SystemClock};
 use crate::config::{
     Effective, Executor, Overrides, PolicyContext, Report, Sidecar, Source, inspect_executor, inspect_policy,
-    inspect_sidecar, parse_set,
+    inspect_sidecar, mismatches, parse_set,
 };
 use crate::policy::Snapshot;
 
@@ -91,6 +91,9 @@ pub fn run(args: Args) -> u8 {
     println!("read       {}", checked.read.join(", "));
     if !checked.absent.is_empty() {
         println!("not there  {}", checked.absent.join(", "));
+    }
+    for note in mismatches(checked.sidecar.as_ref(), checked.executor.as_ref(), checked.policy.as_ref()) {
+        println!("warn       {note}");
     }
     println!("configuration is valid");
     if args.connect { ask(&checked) } else { 0 }

@@ -12,6 +12,7 @@ mod executor;
 mod feature;
 mod hint;
 pub mod last_good;
+mod mismatch;
 mod overlap;
 mod pattern;
 mod policy;
@@ -27,6 +28,7 @@ mod watch;
 
 pub use diff::loosened;
 pub use executor::{Executor, inspect_executor, load_executor};
+pub use mismatch::mismatches;
 pub use policy::{PolicyContext, inspect_policy, load_policy};
 pub use reader::Effective;
 pub use report::{Problem, Report};
