@@ -440,6 +440,8 @@ fn without_options_what_is_in_conf_is_read() {
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("read       conf/policy.toml\n"), "{text}");
     assert!(text.contains("not there  conf/sidecar.toml, conf/executor.toml\n"), "{text}");
+    let output = files.command(&["check"]).env_remove("SAPI_JWT_SECRET").output().expect("the binary runs");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("every token is answered with 500"));
     let (code, text) = files.check(&["--config", "elsewhere.toml"]);
     assert!(code == 1 && text.contains("elsewhere.toml") && text.contains("cannot be read"), "{text}");
     files.sidecar("");

@@ -84,13 +84,15 @@ pub fn run(args: Args) -> u8 {
         let fix = "run it where conf/ is, or name files: --config, --executor, --policy";
         checked.report = Report::of(DIRECTORY, "there is no file to check here", fix);
     }
+    if !checked.read.is_empty() {
+        println!("read       {}", checked.read.join(", "));
+    }
+    if !checked.absent.is_empty() {
+        println!("not there  {}", checked.absent.join(", "));
+    }
     if !checked.report.problems.is_empty() {
         eprint!("{}", checked.report.render());
         return 1;
-    }
-    println!("read       {}", checked.read.join(", "));
-    if !checked.absent.is_empty() {
-        println!("not there  {}", checked.absent.join(", "));
     }
     for note in mismatches(checked.sidecar.as_ref(), checked.executor.as_ref(), checked.policy.as_ref()) {
         println!("warn       {note}");

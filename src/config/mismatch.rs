@@ -1,15 +1,21 @@
 use crate::config::{Executor, Sidecar};
 use crate::executor::settings::Listen;
-use crate::policy::{ServerKind, Snapshot};
+use crate::policy::{AuthMode, ServerKind, Snapshot};
 use crate::proxy::settings::{Address, Upstream};
 
-/// Where each file is valid and two of them do not fit each other, one sentence each. They may belong to different
-/// machines, so that these are warnings.
+/// Where each file is valid and two of them, or one and this environment, do not fit each other: one sentence each.
+/// They may belong to different machines, so that these are warnings.
 #[must_use]
 pub fn mismatches(sidecar: Option<&Sidecar>, executor: Option<&Executor>, policy: Option<&Snapshot>) -> Vec<String> {
-    let Some(sidecar) = sidecar else { return Vec::new() };
-    let upstreams = &sidecar.proxy.upstreams;
     let mut notes = Vec::new();
+    if policy.is_some_and(|policy| policy.auth.mode == AuthMode::SapiJwt && policy.auth.secrets.is_empty()) {
+        notes.push(
+            "no variable or file of `auth` holds a secret here: started like this, every token is answered with 500"
+                .to_owned(),
+        );
+    }
+    let Some(sidecar) = sidecar else { return notes };
+    let upstreams = &sidecar.proxy.upstreams;
     if let Some(executor) = executor {
         match &executor.executor.listen {
             Listen::Unix(path) => {
@@ -34,7 +40,7 @@ pub fn mismatches(sidecar: Option<&Sidecar>, executor: Option<&Executor>, policy
         match server.kind {
             ServerKind::Content if !identity => notes.push(format!(
                 "server {} is of kind \"content\", and our executor refuses calls without an identity: set \
-                     upstreams.{}.identity = true",
+                 upstreams.{}.identity = true",
                 server.handle, server.upstream
             )),
             ServerKind::Foreign if identity => notes.push(format!(

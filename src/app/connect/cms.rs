@@ -73,11 +73,12 @@ impl Site {
     /// One finding about all spellings of all servers' routes.
     async fn speaks(&self, policy: &Snapshot) -> Finding {
         let control = self.control().await;
-        let mut handles: Vec<&str> = policy.servers.iter().map(|server| &*server.handle).collect();
-        if !handles.contains(&"content") {
-            handles.push("content");
-        }
-        let tried: Vec<Spelling> = handles.into_iter().flat_map(|handle| spellings(&policy.routes, handle)).collect();
+        // How a site reads a spelling does not depend on the handle: one server is tried in all of them. `content` is
+        // the one that eMCP ships.
+        let plain = |handle| spellings(&policy.routes, handle).into_iter().take(1);
+        let others = policy.servers.iter().map(|server| &*server.handle).filter(|handle| *handle != "content");
+        let tried: Vec<Spelling> =
+            spellings(&policy.routes, "content").into_iter().chain(others.flat_map(plain)).collect();
         let all = tried.len();
         // `buffered` keeps the order, so that the plainest spelling is shown first.
         let answers = futures_util::stream::iter(tried)

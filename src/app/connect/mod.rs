@@ -145,7 +145,8 @@ async fn ask_database(executor: &Executor) -> Vec<Finding> {
     vec![match ready {
         Ok(()) => Finding::ok("database", format!("has the site's tables, with the prefix {prefix:?}")),
         Err(error) => {
-            let text: String = error.to_string().lines().next().unwrap_or_default().chars().take(200).collect();
+            let text = error.to_string().replace("database: ", "").replace("error returned from ", "");
+            let text: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
             let fix = if text.contains("no such table") {
                 "check database.prefix, and whether this is the site's database"
             } else {
