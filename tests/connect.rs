@@ -491,3 +491,25 @@ fn files_that_do_not_fit_each_other_are_warned_about() {
     ));
     assert!(files.check(&[]).1.contains("upstreams.executor has another key than executor.toml"));
 }
+
+#[test]
+fn a_redis_whose_certificate_nobody_vouches_for_is_told_so() {
+    let redis = RedisServer::start_with(|dir, port| {
+        let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
+        let (key, certificate) = (file("redis.key"), file("redis.crt"));
+        let key_kind = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+        let names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
+        let made =
+            Command::new("openssl").args(key_kind).args(names).args(["-keyout", &key, "-out", &certificate]).output();
+        assert!(made.expect("openssl is installed").status.success());
+        let port = port.to_string();
+        let tls = ["--tls-port", &port, "--tls-key-file", &key, "--tls-cert-file", &certificate];
+        let rest = ["--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no"];
+        tls.into_iter().chain(rest).map(str::to_owned).collect()
+    });
+    let files = Files::new();
+    files.sidecar(&format!("[redis]\nurl = \"rediss://:hunter2@localhost:{}\"\n", redis.second_port));
+    let (code, text) = files.connect();
+    let (line, fix) = about(&text, "failed", "redis");
+    assert!(code == 1 && line.contains("certificate that is not accepted") && fix.contains("SSL_CERT_FILE"), "{text}");
+}

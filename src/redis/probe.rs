@@ -28,6 +28,8 @@ pub enum Trouble {
     Url(#[from] InvalidUrl),
     #[error("cannot be reached: {0}")]
     Unreachable(String),
+    #[error("has a certificate that is not accepted: {0}")]
+    Certificate(String),
     #[error("does not answer within {0} ms")]
     Silent(u128),
     #[error("refuses the user or the password")]
@@ -51,6 +53,9 @@ impl Trouble {
         match self {
             Self::Url(invalid) => invalid.fix(),
             Self::Unreachable(_) => "start it, and check host, port, TLS (rediss://) and firewall",
+            Self::Certificate(_) => {
+                "it must be valid for this host name and come from a trusted authority; SSL_CERT_FILE names further ones"
+            }
             Self::Silent(_) => "check whether it is overloaded, and whether this is a Redis at all",
             Self::Credentials => "correct user and password in the URL; percent-encode what is special in them",
             Self::NoCredentials => "put user and password into the URL: redis://user:password@host:port",
@@ -71,6 +76,7 @@ impl Trouble {
             (_, Some("NOPERM")) => Self::Rights(text()),
             (_, Some("READONLY")) => Self::Replica,
             (_, Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT")) => Self::Cluster,
+            (ErrorKind::Io, _) if text().contains("certificate") => Self::Certificate(text()),
             (ErrorKind::Io, _) => Self::Unreachable(text()),
             _ => Self::Answer(text()),
         }
