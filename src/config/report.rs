@@ -50,6 +50,13 @@ impl Report {
         }
     }
 
+    /// A report of these problems in the order of the file; what has no place in it comes last.
+    #[must_use]
+    pub(in crate::config) fn sorted(mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| (problem.line == 0, problem.line, problem.column));
+        Self { problems }
+    }
+
     /// Takes in what another report holds, each problem once.
     pub fn merge(&mut self, other: Self) {
         for problem in other.problems {
@@ -98,49 +105,3 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
-
-/// The candidate nearest to `word`, if any is near enough to be what was meant.
-pub(in crate::config) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Edits between two words (insert, delete, replace, swap of neighbours).
-fn distance(left: &str, right: &str) -> usize {
-    let (left, right): (Vec<char>, Vec<char>) =
-        (left.to_lowercase().chars().take(64).collect(), right.to_lowercase().chars().take(64).collect());
-    let mut rows = vec![vec![0; right.len() + 1]; left.len() + 1];
-    for i in 0..=left.len() {
-        for j in 0..=right.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let replaced = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
-                let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-                if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
-                    best = best.min(rows[i - 2][j - 2] + 1);
-                }
-                best
-            };
-        }
-    }
-    rows[left.len()][right.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::nearest;
-
-    #[test]
-    fn a_suggestion_is_near_or_absent() {
-        let known = ["per_minute", "enabled", "replicas"];
-        assert_eq!(nearest("per_minte", known), Some("per_minute"));
-        assert_eq!(nearest("enabeld", known), Some("enabled"));
-        assert_eq!(nearest("colour", known), None);
-    }
-}

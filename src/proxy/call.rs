@@ -64,11 +64,8 @@ impl Call<'_> {
         let request_headers = &session.req_header().headers;
         let malformed = headers::check_mcp(request_headers, &self.policy.security.allow_origins).err();
         let verified = self.credential(request_headers.get(header::AUTHORIZATION), now_ms);
-        let principal: Result<&Principal, Reason> = match &verified {
-            Ok(who) => Ok(who.principal()),
-            Err(reason) => Err(*reason),
-        };
-        let credential = principal.map_or_else(Credential::Refused, Credential::Principal);
+        let principal = verified.as_ref().map(Who::principal);
+        let credential = principal.map_or_else(auth::Refusal::credential, Credential::Principal);
         let post = session.req_header().method == http::Method::POST;
         let known = self.policy.server(self.handle);
 
@@ -141,13 +138,13 @@ impl Call<'_> {
         }
     }
 
-    fn credential(&self, header: Option<&HeaderValue>, now_ms: u64) -> Result<Who, Reason> {
+    fn credential(&self, header: Option<&HeaderValue>, now_ms: u64) -> Result<Who, auth::Refusal> {
         if self.policy.auth.mode == AuthMode::None {
             return Ok(Who::Anonymous(Principal::anonymous(self.ctx.client)));
         }
         let limit = self.policy.auth.failures_per_minute;
         if limit > 0 && self.gateway.failed_auth.check(self.ctx.client, limit, now_ms).is_err() {
-            return Err(Reason::RateLimited);
+            return Err(Reason::RateLimited.into());
         }
         let token = auth::bearer(header.map(HeaderValue::as_bytes))?;
         self.gateway.verifier.verify(self.policy, token, now_ms).map(Who::Bearer)
@@ -383,7 +380,7 @@ impl Call<'_> {
         Identity {
             context: principal.context().as_str().to_owned(),
             identity: principal.identity().to_string(),
-            user_id: principal.user_id(),
+            user_id: self.policy.actor_of(principal),
             server: server.handle.to_string(),
             trace_id: self.asked.trace_id.to_string(),
             request_id: self.asked.request_id.to_string(),

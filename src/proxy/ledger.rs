@@ -43,7 +43,7 @@ impl Call<'_> {
             server_handle: server_handle.unwrap_or_else(|| Arc::clone(&self.policy.unknown_handle)),
             method: trail.method.as_str(),
             status,
-            actor_user_id: principal.and_then(Principal::user_id),
+            actor_user_id: principal.and_then(|principal| self.policy.actor_of(principal)),
             context: principal.map_or("unknown", |principal| principal.context().as_str()),
             duration_ms,
             task_id: None,

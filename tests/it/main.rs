@@ -1,6 +1,7 @@
 //! The real binary, end to end. `make test` installs what these need.
 
 mod abort;
+mod actor;
 mod admin;
 mod caps;
 mod clients;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jsonwebtoken::Algorithm;
-use mcp_sidecar::auth::{Verifier, bearer};
+use mcp_sidecar::auth::{Refusal, Verifier, bearer};
 use mcp_sidecar::cli::explain::{Explanation, explain};
 use mcp_sidecar::config::{Overrides, PolicyContext, Source, load_policy};
 use mcp_sidecar::policy::{Credential, Snapshot};
@@ -253,11 +253,9 @@ fn snapshot(files: &Files) -> Snapshot {
 
 fn explained(snapshot: &Snapshot, verifier: &Verifier, case: &Case) -> Explanation {
     let token = bearer(case.authorization.as_ref().map(|header| header.as_bytes()));
-    let verified = token.and_then(|token| verifier.verify(snapshot, token, now() * 1000));
-    let credential = match &verified {
-        Ok(verified) => Credential::Principal(&verified.principal),
-        Err(reason) => Credential::Refused(*reason),
-    };
+    let verified = token.map_err(Refusal::from).and_then(|token| verifier.verify(snapshot, token, now() * 1000));
+    let principal = verified.as_ref().map(|verified| &verified.principal);
+    let credential = principal.map_or_else(Refusal::credential, Credential::Principal);
     explain(snapshot, case.server, credential, &case.body)
 }
 
