@@ -16,6 +16,7 @@ pub(in crate::config) fn auth(root: &Section<'_>, overrides: &Overrides, extra: 
     let mut names = section.words("secret_envs", false);
     names.extend(section.optional("secret_env"));
     let files = section.words("secret_files", false);
+    section.refuse_secret("secret", "secret_envs or secret_files");
     if section.present() && mode == AuthMode::SapiJwt && names.is_empty() && files.is_empty() {
         reader.problem(section.place, "`auth` names no secret", "set secret_env, secret_envs or secret_files");
     }

@@ -122,12 +122,20 @@ pub(in crate::config) fn syntax(message: &str, rest: &str) -> &'static str {
 /// The candidate nearest to `word`, if any is near enough to be what was meant.
 pub(in crate::config) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(1);
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    // Half a name is a name that was meant: `timeout` for `timeout_ms`.
+    let half = |candidate: &&&str| {
+        let (short, long) = if word.len() < candidate.len() { (word, **candidate) } else { (**candidate, word) };
+        short.len() >= 4 && long.starts_with(short)
+    };
     candidates
-        .into_iter()
+        .iter()
+        .copied()
         .map(|candidate| (distance(word, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+        .or_else(|| candidates.iter().find(half).copied())
 }
 
 /// Edits between two words (insert, delete, replace, swap of neighbours).
@@ -162,5 +170,7 @@ mod tests {
         assert_eq!(nearest("per_minte", known), Some("per_minute"));
         assert_eq!(nearest("enabeld", known), Some("enabled"));
         assert_eq!(nearest("colour", known), None);
+        assert_eq!(nearest("timeout", ["url", "timeout_ms"]), Some("timeout_ms"));
+        assert_eq!(nearest("url", ["url_env"]), None);
     }
 }

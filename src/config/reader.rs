@@ -33,6 +33,8 @@ pub(in crate::config) struct Reader<'a> {
     /// Every key that was asked for, there or not, without positions in lists.
     asked: RefCell<BTreeSet<String>>,
     unknown: RefCell<Vec<Unknown>>,
+    /// Secrets that stand in the file, as written: no report shows them.
+    secrets: RefCell<Vec<String>>,
 }
 
 /// A key that nobody asked for; what to do about it is clear once all keys are known.
@@ -52,6 +54,7 @@ impl<'a> Reader<'a> {
             effective: RefCell::default(),
             asked: RefCell::default(),
             unknown: RefCell::default(),
+            secrets: RefCell::default(),
         }
     }
 
@@ -120,7 +123,19 @@ impl<'a> Reader<'a> {
             }
             self.problem(unknown.place, format!("unknown key `{path}`"), &fix);
         }
-        let problems = self.problems.into_inner();
+        let mut problems = self.problems.into_inner();
+        for secret in self.secrets.into_inner().into_iter().filter(|secret| !secret.is_empty()) {
+            let stars = "*".repeat(secret.chars().count());
+            // A short one would be found in words that have nothing to do with it.
+            let quotes: &[&str] = if secret.len() < 8 { &["\"", "'"] } else { &["\"", "'", ""] };
+            for problem in &mut problems {
+                for text in [&mut problem.message, &mut problem.excerpt, &mut problem.offending] {
+                    for quote in quotes {
+                        *text = text.replace(&format!("{quote}{secret}{quote}"), &format!("{quote}{stars}{quote}"));
+                    }
+                }
+            }
+        }
         let result = if problems.is_empty() { Ok(value) } else { Err(Report::sorted(problems)) };
         (result, self.effective.into_inner())
     }
@@ -362,6 +377,21 @@ impl<'a> Section<'a> {
         path
     }
 
+    /// Keeps what stands under a key out of every report.
+    pub fn conceal(&self, key: &str) {
+        let entry = self.table.and_then(|table| table.get(key));
+        if let Some(Node { value: Value::Text(text), .. }) = entry.map(|entry| &entry.node) {
+            self.reader.secrets.borrow_mut().push(text.clone());
+        }
+    }
+
+    /// Refuses a secret by value; `keys` are those that name one.
+    pub fn refuse_secret(&self, key: &str, keys: &str) {
+        self.conceal(key);
+        let fix = format!("move it into a variable or a file, and name that: {keys}");
+        self.refuse(key, "holds a secret, which must not stand here", &fix);
+    }
+
     /// A secret by value, environment variable (`KEY_env`) or file (`KEY_file`).
     pub fn secret(
         &self,
@@ -370,7 +400,11 @@ impl<'a> Section<'a> {
         inline: bool,
     ) -> Option<(Secret, Place)> {
         let (by_env, by_file) = (format!("{key}_env"), format!("{key}_file"));
+        self.conceal(key);
         let value = if inline { self.node(key) } else { None };
+        if !inline {
+            self.refuse_secret(key, &format!("{by_env} or {by_file}"));
+        }
         let ways = [(key, value), (by_env.as_str(), self.node(&by_env)), (by_file.as_str(), self.node(&by_file))];
         let given: Vec<(&str, &Node)> = ways.into_iter().filter_map(|(way, node)| Some((way, node?))).collect();
         if let [(first, _), (second, node), ..] = given[..] {

@@ -54,6 +54,11 @@ impl Report {
     #[must_use]
     pub(in crate::config) fn sorted(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| (problem.line == 0, problem.line, problem.column));
+        for problem in &mut problems {
+            for text in [&mut problem.message, &mut problem.excerpt, &mut problem.offending] {
+                *text = mask_passwords(text);
+            }
+        }
         Self { problems }
     }
 
@@ -98,6 +103,28 @@ impl Report {
     }
 }
 
+/// Stars in place of `password` in each `scheme://user:password@host`, as many as it has characters.
+fn mask_passwords(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        out.push_str(before);
+        out.push_str("://");
+        // Blanks, slashes and question marks may stand in a password that nobody encoded; a quote ends the text.
+        let end = after.find(['"', '\'']).unwrap_or(after.len());
+        let password = after[..end].rfind('@').and_then(|at| Some((after[..at].find(':')? + 1, at)));
+        rest = match password {
+            Some((start, at)) => {
+                out.push_str(&after[..start]);
+                out.extend(after[start..at].chars().map(|_| '*'));
+                &after[at..]
+            }
+            None => after,
+        };
+    }
+    out + rest
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.render().trim_end())
@@ -105,3 +132,23 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+#[cfg(test)]
+mod tests {
+    use super::mask_passwords;
+
+    #[test]
+    fn passwords_in_urls_are_masked_and_nothing_moves() {
+        let cases = [
+            ("url = \"redis://:word@h:6379\"", "url = \"redis://:****@h:6379\""),
+            ("{ a = \"redis://u:wo@rd@h\", b = \"x://u:p@h\" }", "{ a = \"redis://u:*****@h\", b = \"x://u:*@h\" }"),
+            ("url = \"redis://u:wört/?x@h", "url = \"redis://u:*******@h"),
+            ("url = \"http://host:80/a\"  # a@b.example", "url = \"http://host:80/a\"  # a@b.example"),
+            ("none", "none"),
+            ("://", "://"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(mask_passwords(text), expected);
+        }
+    }
+}

@@ -117,7 +117,10 @@ fn headers(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> Vec<(
             reader.problem(entry.key_place, format!("the proxy sets the header {} itself", entry.key), "remove it");
         }
         let value = match &entry.node.value {
-            Value::Text(text) => Some((Secret::new(text.as_bytes()), entry.node.place)),
+            Value::Text(text) => {
+                list.conceal(&entry.key);
+                Some((Secret::new(text.as_bytes()), entry.node.place))
+            }
             Value::Table(table) => {
                 let inner = Section::at(reader, table, list.key(&entry.key), entry.node.place);
                 let value = inner.secret("value", env, false);
