@@ -79,7 +79,7 @@ impl Head {
         };
         let status = response.code.ok_or(Garbage)?;
         let version = response.version.ok_or(Garbage)?;
-        let mut passed = SmallVec::new();
+        let mut passed: SmallVec<[(HeaderName, HeaderValue); 5]> = SmallVec::new();
         let (mut body_length, mut chunked, mut keeps) = (None, false, version == 1);
         for line in response.headers.iter() {
             let value = line.value.trim_ascii();
@@ -102,10 +102,15 @@ impl Head {
                 keeps &= !tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"));
             } else if let Some(name) = PASSED.iter().find(|name| line.name.eq_ignore_ascii_case(name.as_str())) {
                 let value = HeaderValue::from_bytes(value).map_err(|_| Garbage)?;
-                if passed.iter().any(|(other, _)| other == name) {
-                    return Err(Garbage);
+                match passed.iter_mut().find(|(other, _)| other == name) {
+                    None => passed.push((name.clone(), value)),
+                    // A list may be spread over lines; of anything else one reader takes the first, another the last.
+                    Some((_, first)) if *name == header::CACHE_CONTROL => {
+                        let list = [first.as_bytes(), value.as_bytes()].join(b", ".as_slice());
+                        *first = HeaderValue::from_bytes(&list).map_err(|_| Garbage)?;
+                    }
+                    Some(_) => return Err(Garbage),
                 }
-                passed.push((name.clone(), value));
             }
         }
         let framing = match (status, chunked, body_length) {
