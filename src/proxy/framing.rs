@@ -294,8 +294,11 @@ mod tests {
         assert!(head.is("application/json") && !head.is("application/js"));
     }
 
-    /// The body, and what is left behind it; `None` when it has not ended.
-    fn body(mut framing: Framing, pieces: &[&[u8]]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Garbage> {
+    /// A body, and what is left behind it.
+    type Ended = (Vec<u8>, Vec<u8>);
+
+    /// `None` when it has not ended.
+    fn body(mut framing: Framing, pieces: &[&[u8]]) -> Result<Option<Ended>, Garbage> {
         let mut buffer = BytesMut::new();
         let mut whole = Vec::new();
         for piece in pieces {
@@ -314,7 +317,8 @@ mod tests {
     #[test]
     fn bodies_end_where_their_framing_says_however_they_are_cut() {
         let chunked = b"5;x=y\r\nhello\r\nA\r\n, all worl\r\n1\r\nd\r\n0\r\nX-Trailer: 1\r\n\r\nHTTP/1.1";
-        let cases: [(Framing, &[u8], &[u8], &[u8]); 2] = [
+        type Case = (Framing, &'static [u8], &'static [u8], &'static [u8]);
+        let cases: [Case; 2] = [
             (Framing::Chunked(Chunk::Size), chunked, b"hello, all world", b"HTTP/1.1"),
             (Framing::Length(5), b"helloHTTP", b"hello", b"HTTP"),
         ];
