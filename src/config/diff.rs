@@ -46,6 +46,7 @@ pub fn loosened(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         "rate_limit.on_store_failure changed".into(),
     );
     say(!old.security.enable_write_tools && new.security.enable_write_tools, "write tools are on".into());
+    say(old.security.hide_denied_tools && !new.security.hide_denied_tools, "denied tools are listed".into());
     say(!old.compat.emcp_models && new.compat.emcp_models, "compat.emcp_models is on".into());
     for gone in set(&old.security.deny_tools).difference(&set(&new.security.deny_tools)) {
         say(true, format!("security.deny_tools no longer has {gone:?}"));

@@ -1,5 +1,6 @@
 //! The stages of a call that all tools share, and how a tool describes its own.
 
+use rmcp::model::{CallToolResult, ContentBlock, ServerResult};
 use sea_query::SelectStatement;
 use serde_json::{Map, Value, json};
 
@@ -112,16 +113,12 @@ fn map(model: Option<&'static Model>, row: &Row) -> Result<Value, Error> {
     }
 }
 
-/// The `CallToolResult` of a structured result.
-pub(in crate::executor) fn success(structured: &Value) -> Value {
-    json!({
-        "content": [{"type": "text", "text": structured.to_string()}],
-        "isError": false,
-        "structuredContent": structured,
-    })
+/// The result that a structured value is, beside itself as one block of compact JSON.
+pub(in crate::executor) fn success(structured: Value) -> ServerResult {
+    ServerResult::CallToolResult(CallToolResult::structured(structured))
 }
 
-/// The `CallToolResult` of refused arguments.
-pub(in crate::executor) fn refusal(invalid: &Invalid) -> Value {
-    json!({"content": [{"type": "text", "text": invalid.text()}], "isError": true})
+/// The result that tells what is wrong with the arguments.
+pub(in crate::executor) fn refusal(invalid: &Invalid) -> ServerResult {
+    ServerResult::CallToolResult(CallToolResult::error(vec![ContentBlock::text(invalid.text())]))
 }

@@ -8,9 +8,12 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
-use serde_json::{Value, json};
+use rmcp::model::{
+    JsonRpcNotification, JsonRpcVersion2_0, Notification, ProgressNotificationMethod, ProgressToken, RequestId,
+};
+use serde::Serialize;
 
-use crate::executor::pipeline::{Traversal, success};
+use crate::executor::pipeline::{self, Traversal};
 use crate::executor::rpc;
 
 /// Rows between two events.
@@ -19,9 +22,18 @@ pub(in crate::executor) const STEP: u64 = 25;
 /// A call about to be streamed.
 pub(in crate::executor) struct Call {
     pub traversal: Traversal,
-    pub id: Value,
-    pub token: Value,
+    pub id: RequestId,
+    pub token: ProgressToken,
     pub trace_id: String,
+}
+
+/// What a progress notification says. The library's own type counts in floats, which would write 25 as `25.0`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProgressParams {
+    progress_token: ProgressToken,
+    progress: u64,
+    total: u64,
 }
 
 /// The SSE answer: progress after each page, then the response.
@@ -38,25 +50,22 @@ pub(in crate::executor) fn respond(call: Call) -> Response {
     response
 }
 
-async fn next(mut call: Call) -> (Value, Option<Call>) {
+/// The next message, and the call if more are to come.
+async fn next(mut call: Call) -> (Vec<u8>, Option<Call>) {
     match call.traversal.advance().await {
         Ok(Some(progress)) => {
-            let params = json!({"progressToken": call.token, "progress": progress.done, "total": progress.total});
-            (json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}), Some(call))
+            let params =
+                ProgressParams { progress_token: call.token.clone(), progress: progress.done, total: progress.total };
+            let notification = Notification::<ProgressNotificationMethod, _>::new(params);
+            let message = rpc::encode(&JsonRpcNotification { jsonrpc: JsonRpcVersion2_0, notification });
+            (message, Some(call))
         }
-        Ok(None) => {
-            let result = success(&call.traversal.respond());
-            (json!({"jsonrpc": "2.0", "id": call.id, "result": result}), None)
-        }
-        Err(error) => {
-            rpc::log_failure(&error, &call.trace_id);
-            let error = json!({"code": -32603, "message": rpc::INTERNAL});
-            (json!({"jsonrpc": "2.0", "id": call.id, "error": error}), None)
-        }
+        Ok(None) => (rpc::success(call.id, pipeline::success(call.traversal.respond())), None),
+        Err(error) => (rpc::failure(Some(call.id), rpc::failed(&error, &call.trace_id)), None),
     }
 }
 
-fn event(message: &Value) -> Bytes {
-    // Compact JSON has no line breaks, so one data line holds it.
-    Bytes::from(format!("data: {message}\n\n"))
+/// Compact JSON has no line breaks, so one data line holds it.
+fn event(message: &[u8]) -> Bytes {
+    [b"data: ", message, b"\n\n"].concat().into()
 }

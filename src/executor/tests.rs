@@ -94,6 +94,7 @@ fn snapshot() -> Snapshot {
             deny_tools: PatternSet::default(),
             enable_write_tools: false,
             write_tools_site: site,
+            hide_denied_tools: false,
             allow_origins: Vec::new(),
         },
         logging: LoggingPolicy { audit_enabled: true, redact_keys: Vec::new() },

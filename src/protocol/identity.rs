@@ -37,6 +37,9 @@ pub struct Identity {
     pub policy_revision: u64,
     /// Whether an SSE answer is allowed (A4).
     pub streaming: bool,
+    /// Whether the caller's scopes reach `tools/call`; told only where the policy hides denied tools.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_call_tools: bool,
 }
 
 /// Why an identity was not accepted.
@@ -139,6 +142,7 @@ mod tests {
             request_id: "r".into(),
             policy_revision: 3,
             streaming: true,
+            may_call_tools: true,
         }
     }
 
