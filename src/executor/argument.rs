@@ -81,8 +81,7 @@ impl<'a> Arguments<'a> {
 
     /// A required integer; 0 stands for a broken rule until [`Self::rules`].
     pub(in crate::executor) fn required_integer(&mut self, name: &str, minimum: i64) -> i64 {
-        self.require(name);
-        self.integer(name, minimum).unwrap_or_default()
+        if self.require(name) { self.integer(name, minimum).unwrap_or_default() } else { 0 }
     }
 
     /// An optional text.
@@ -96,8 +95,7 @@ impl<'a> Arguments<'a> {
 
     /// A required text that is more than blanks.
     pub(in crate::executor) fn required_text(&mut self, name: &str) -> &'a str {
-        self.require(name);
-        self.text(name).unwrap_or_default()
+        if self.require(name) { self.text(name).unwrap_or_default() } else { "" }
     }
 
     /// An optional boolean: true, false, 0, 1, "0", "1".
@@ -135,11 +133,19 @@ impl<'a> Arguments<'a> {
         if self.broken.is_empty() { Ok(()) } else { Err(Invalid(std::mem::take(&mut self.broken))) }
     }
 
-    fn require(&mut self, name: &str) {
-        let blank = |value: &Value| value.as_str().is_some_and(|text| text.trim().is_empty());
-        if self.value(name).is_none_or(blank) {
+    /// Whether there is something to read; a field that is missing breaks no other rule.
+    fn require(&mut self, name: &str) -> bool {
+        let empty = |value: &Value| match value {
+            Value::String(text) => text.trim().is_empty(),
+            Value::Array(list) => list.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            _ => false,
+        };
+        let missing = self.value(name).is_none_or(empty);
+        if missing {
             self.broken.push(format!("The {name} field is required."));
         }
+        !missing
     }
 }
 
@@ -175,7 +181,12 @@ fn integer(value: &Value) -> Option<i64> {
             #[expect(clippy::cast_possible_truncation, reason = "integral and far within range")]
             (float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0).then_some(float as i64)
         }),
-        Value::String(text) => text.trim().parse().ok(),
+        Value::String(text) => {
+            let text = text.trim_matches([' ', '\t', '\n', '\r', '\x0b']);
+            // What PHP takes for an integer: no leading zeros.
+            let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+            if digits.len() > 1 && digits.starts_with('0') { None } else { text.parse().ok() }
+        }
         _ => None,
     }
 }

@@ -1,0 +1,1 @@
+//! The worked example of docs/ADDING-A-TOOL.md, compiled and run but not live.
