@@ -2,6 +2,7 @@
 
 mod arguments;
 mod example;
+mod nth_child;
 mod protocol;
 
 use std::sync::Arc;
