@@ -27,6 +27,15 @@ fn the_shipped_files_load() {
 }
 
 #[test]
+fn listing_denied_tools_again_is_looser() {
+    let hidden = policy(&embedded::POLICY.replace("hide_denied_tools = false", "hide_denied_tools = true"));
+    let (hidden, listed) = (hidden.expect("is valid"), policy(embedded::POLICY).expect("is valid"));
+    assert!(hidden.security.hide_denied_tools && !listed.security.hide_denied_tools);
+    assert_eq!(loosened(&hidden, &listed), ["denied tools are listed"]);
+    assert!(loosened(&listed, &hidden).is_empty());
+}
+
+#[test]
 fn every_prefix_of_the_shipped_policy_is_refused() {
     let whole = embedded::POLICY.trim_end();
     for length in 0..whole.len() {

@@ -168,9 +168,14 @@ pub(in crate::executor) fn direction(name: &str, text: Option<&str>) -> Result<s
     }
 }
 
-/// A caller's text as far as messages repeat it.
+/// A caller's text as far as messages repeat it: 64 characters, none that breaks lines, hides or turns text around.
 pub(in crate::executor) fn shown(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(64).collect()
+    let unseen = |character: &char| {
+        let layout =
+            ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}', '\u{feff}'..='\u{feff}'];
+        character.is_control() || layout.iter().any(|range| range.contains(character))
+    };
+    text.chars().filter(|character| !unseen(character)).take(64).collect()
 }
 
 fn integer(value: &Value) -> Option<i64> {

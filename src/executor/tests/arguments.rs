@@ -1,4 +1,8 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::executor::argument::{Arguments, Caps};
+use crate::executor::registry;
 
 /// Every tool that the policy of these tests allows, with the least that it accepts.
 fn least(tool: &str) -> Value {
@@ -294,7 +298,8 @@ async fn no_text_reaches_the_database_as_more_than_a_value() {
         for (tool, argument, _) in &texts {
             let refusal = site.with(tool, argument, &value).await.unwrap_or_else(|| panic!("{argument} {value}"));
             assert!(refusal.len() < 400, "{argument}: a refusal repeats little of what it refuses");
-            assert!(!refusal.contains(char::is_control), "{argument} {value}");
+            let unseen = |c: char| c.is_control() || matches!(c, '\u{202e}' | '\u{feff}');
+            assert!(!refusal.contains(unseen), "{argument} {value}");
         }
         let condition = |field: &Value, op: &Value, value: &Value| {
             let filters = json!({"where": [{"field": field, "op": op, "value": value}]});
@@ -404,4 +409,54 @@ async fn results_are_told_twice_the_same() {
     let none = site.tool("evo.model.get", json!({"model": "\\EvolutionCMS\\Models\\USER", "id": 999})).await;
     assert_eq!(none["structuredContent"], json!({"item": null, "meta": {"toolsetVersion": "1.0", "model": "User"}}));
     assert_eq!(none["isError"], false);
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-3..120_i64).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from),
+        "[-+ 0-9.]{0,6}".prop_map(Value::from),
+        prop::sample::select(vec!["id", "asc", " DESC ", "User", "SiteTemplate", "in", "like", "name"])
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        let key = prop::sample::select(vec!["where", "field", "op", "value", "x"]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key, inner, 0..4)
+                .prop_map(|members| members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_arguments_a_tool_refuses_in_words_or_stays_within_the_caps(
+        tool in 0..registry::TOOLS.len(),
+        values in prop::collection::vec((0..12_usize, any_json()), 0..12),
+    ) {
+        let policy = snapshot();
+        let caps = Caps::of(&policy, &policy.servers[0]);
+        let tool = &registry::TOOLS[tool];
+        let schema = (tool.schema)(&caps);
+        let names: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        let mut arguments = least(tool.name).as_object().unwrap().clone();
+        for (at, value) in values {
+            arguments.insert(names[at % names.len()].clone(), value);
+        }
+        match (tool.validate)(&mut Arguments::new(&arguments), &caps) {
+            Ok(plan) => {
+                let page = plan.page.unwrap_or(store::Page { limit: 1, offset: 0 });
+                prop_assert!((1..=100).contains(&page.limit) && page.offset <= 5000);
+            }
+            Err(invalid) => {
+                let text = invalid.text();
+                prop_assert!(text.ends_with('.') && text.len() < 2000 && !text.contains(char::is_control), "{}", text);
+            }
+        }
+    }
 }
