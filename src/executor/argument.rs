@@ -7,6 +7,9 @@ use crate::policy::{Server, Snapshot};
 /// Arguments that belong to template variables and are refused while those are not served.
 const UNSERVED: [&str; 4] = ["with_tvs", "tv_filters", "tv_order", "tags_data"];
 
+/// How long the text of a `like` may be, in bytes. SQLite fails on patterns over 50,000.
+pub(in crate::executor) const MOST_NEEDLE: usize = 10_000;
+
 /// The caps that a policy sets for one server's tools.
 #[derive(Clone, Debug)]
 pub(in crate::executor) struct Caps {

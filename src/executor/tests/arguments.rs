@@ -113,7 +113,7 @@ async fn integers_are_read_the_same_way_everywhere() {
             assert!(over.is_some_and(|text| text.contains(" between ")), "{tool} {argument} {cap}");
         }
     }
-    assert_eq!(seen, 26);
+    assert!(seen >= 26, "{seen}");
 }
 
 #[tokio::test]
