@@ -22,6 +22,8 @@ const CONNECTIONS: usize = 16;
 const LINE: u64 = 4096;
 /// From one request to the next.
 const IDLE: Duration = Duration::from_secs(10);
+/// What `sun_path` holds, less its end, in bytes.
+const PATH: usize = 107;
 
 /// One line from the peer.
 #[derive(Debug, Deserialize)]
@@ -43,36 +45,47 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Binds `path` with mode 0600. The socket is made in a directory that only we may enter and moved into place, so
-    /// that it is never reachable with other rights, whatever the umask. A socket that nobody answers on is replaced.
+    /// Binds `path` with mode 0600, making its directory where that is missing. The socket has that mode before it has
+    /// a name, so that it is never reachable with other rights, whatever the umask, and nothing else is left behind
+    /// if the process dies meanwhile. A socket that nobody answers on is replaced.
     ///
     /// # Errors
-    /// `AddrInUse` when a process answers there, `AlreadyExists` when something else than a socket is there.
+    /// `AddrInUse` when a process answers there, `AlreadyExists` when something else than a socket is there,
+    /// `InvalidInput` when the path is too long for a socket.
     pub fn bind(path: &Path) -> io::Result<Self> {
+        let length = path.as_os_str().len();
+        if length > PATH {
+            let message =
+                format!("the path has {length} bytes, and a unix socket's has at most {PATH}: use a shorter one");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::DirBuilder::new().recursive(true).mode(0o750).create(parent)?;
+        // Two processes that start at once must not each take the other's socket for a dead one.
+        let directory = fs::File::open(parent)?;
+        rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive)?;
         match fs::symlink_metadata(path) {
-            Ok(there) if !there.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
-            Ok(_) if StdStream::connect(path).is_ok() => return Err(io::ErrorKind::AddrInUse.into()),
-            Ok(_) => {}
+            Ok(there) if !there.file_type().is_socket() => {
+                let message = "something else than a socket is there: remove it, or use another path";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+            }
+            Ok(_) if StdStream::connect(path).is_ok() => {
+                let message = "another process answers there: stop that one, or use another path";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+            }
+            Ok(_) => fs::remove_file(path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let private = parent.join(format!(".ctl{}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&private)?;
-        let made = Self::make(&private.join("s"), path);
-        // Empty once the socket was moved; after a failure its file may still be there.
-        let _ = fs::remove_file(private.join("s"));
-        let _ = fs::remove_dir(&private);
-        made
-    }
-
-    fn make(private: &Path, path: &Path) -> io::Result<Self> {
-        let listener = StdListener::bind(private)?;
-        fs::set_permissions(private, fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        let metadata = fs::symlink_metadata(private)?;
-        fs::rename(private, path)?;
-        Ok(Self { listener, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        // Linux takes the new file's mode from here; elsewhere the call may fail, and the one below does it.
+        let _ = rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+        socket.bind(&socket2::SockAddr::unix(path)?)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        socket.listen(128)?;
+        socket.set_nonblocking(true)?;
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self { listener: socket.into(), path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
     }
 }
 

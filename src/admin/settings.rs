@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// `admin.*` and `control.*` of sidecar.toml.
+/// `admin.*` and `control.*` of sidecar.toml; `executor.admin.*` of executor.toml.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `admin.listen`: reads only (`/metrics /healthz /readyz /status`); `None` switches it off.

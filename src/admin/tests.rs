@@ -160,6 +160,17 @@ nonsense
 }
 
 #[test]
+fn a_path_too_long_for_a_socket_is_said_plainly() {
+    let dir = tempfile::tempdir().expect("directory");
+    let longest = 107 - dir.path().as_os_str().len() - 1;
+    drop(ControlSocket::bind(&dir.path().join("s".repeat(longest))).expect("just fits"));
+    let error = ControlSocket::bind(&dir.path().join("s".repeat(longest + 1))).expect_err("too long");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("at most 107"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).expect("directory").count(), 0, "nothing is left");
+}
+
+#[test]
 fn a_stale_socket_is_replaced_and_other_files_are_not() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("control.sock");

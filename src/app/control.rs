@@ -9,9 +9,11 @@ use crate::admin::Control;
 use crate::app::policy::PolicyStore;
 use crate::audit::Audit;
 use crate::auth::Verifier;
-use crate::limits::Limits;
+use crate::executor::Executor;
+use crate::limits::{self, Limits};
+use crate::policy::OnStoreFailure;
 use crate::proxy::Gateway;
-use crate::telemetry::{LogHandle, Metrics};
+use crate::telemetry::{Breaker, LimitsReading, LogHandle, Metrics, StoreMode};
 
 /// What operators see of, and ask of, this process.
 pub struct Panel {
@@ -22,6 +24,7 @@ pub struct Panel {
     pub limits: Option<Arc<Limits>>,
     pub verifier: Option<Arc<Verifier>>,
     pub audit: Option<Audit>,
+    pub executor: Option<Arc<Executor>>,
     /// What the executor's database says; looked at each second.
     pub executor_problem: Arc<Mutex<Option<String>>>,
     pub stopping: AtomicBool,
@@ -33,7 +36,41 @@ impl Panel {
     /// Brings the gauges that nobody pushes up to date.
     fn refresh(&self) {
         if let Some(verifier) = &self.verifier {
-            self.metrics.token_cache_size(verifier.stats().len);
+            let cache = verifier.stats();
+            self.metrics.observe_tokens(cache.hits, cache.misses, cache.len as u64);
+        }
+        if let Some(gateway) = &self.gateway {
+            self.metrics.observe_proxy(&gateway.reading());
+        }
+        if let Some(limits) = &self.limits {
+            self.metrics.observe_limits(&self.limits_reading(&limits.stats()));
+        }
+        if let Some(executor) = &self.executor {
+            executor.observe();
+        }
+    }
+
+    fn limits_reading(&self, stats: &limits::Stats) -> LimitsReading {
+        LimitsReading {
+            mode: self.store_mode(stats.mode),
+            breaker: if stats.redis.open { Breaker::Open } else { Breaker::Closed },
+            openings: stats.redis.openings,
+            fallbacks: stats.fallbacks,
+            buckets: stats.buckets as u64,
+            errors: stats.redis.by_kind,
+            latency_counts: stats.redis.latency.counts,
+            latency_sum_us: stats.redis.latency.sum_us,
+        }
+    }
+
+    /// Who counts at the moment, or what happens while the shared store cannot.
+    fn store_mode(&self, mode: limits::Mode) -> StoreMode {
+        match (mode, self.policy.current().load().rate_limit.on_store_failure) {
+            (limits::Mode::Memory, _) => StoreMode::Memory,
+            (limits::Mode::Redis, _) => StoreMode::Redis,
+            (limits::Mode::Fallback, OnStoreFailure::Local) => StoreMode::Local,
+            (limits::Mode::Fallback, OnStoreFailure::Deny) => StoreMode::Deny,
+            (limits::Mode::Fallback, OnStoreFailure::Allow) => StoreMode::Allow,
         }
     }
 }
@@ -57,7 +94,7 @@ impl Control for Panel {
                 "last_problem": self.policy.problem(),
                 "servers": snapshot.servers.iter().map(|server| server.handle.to_string()).collect::<Vec<_>>(),
             },
-            "limits": self.limits.as_ref().map(|limits| format!("{:?}", limits.mode()).to_lowercase()),
+            "limits": self.limits.as_ref().map(|limits| self.store_mode(limits.mode()).as_str()),
             "requests_in_flight": self.gateway.as_ref().map(|gateway| gateway.in_flight()),
             "body_bytes_in_flight": self.gateway.as_ref().map(|gateway| gateway.in_flight_bytes()),
             "connections": self.gateway.as_ref().map(|gateway| gateway.gate().open()),
@@ -71,6 +108,11 @@ impl Control for Panel {
         }
         if let Some(trouble) = self.audit.as_ref().and_then(Audit::trouble) {
             reasons.push(format!("audit: {trouble}"));
+        }
+        if let Some(limits) = &self.limits
+            && self.store_mode(limits.mode()) == StoreMode::Deny
+        {
+            reasons.push("limits: redis is unavailable and rate_limit.on_store_failure is \"deny\"".to_owned());
         }
         if let Some(problem) = self.executor_problem.lock().as_ref() {
             reasons.push(format!("executor: {problem}"));

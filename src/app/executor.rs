@@ -5,10 +5,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::app::process::unavailable;
 use crate::config;
-use crate::executor::{Executor, Listener, serve};
+use crate::executor::{Executor, Listen, Listener, serve};
 use crate::policy::Snapshot;
 use crate::store::{self, Pool};
+use crate::telemetry::Metrics;
 
 /// Makes the demo site in a new SQLite file, with `documents` generated documents beside its twelve.
 ///
@@ -31,10 +33,17 @@ impl RunningExecutor {
     ///
     /// # Errors
     /// When the place is taken or the database settings cannot be used.
-    pub async fn start(plan: &config::Executor, policy: Arc<ArcSwap<Snapshot>>) -> anyhow::Result<Self> {
+    pub async fn start(
+        plan: &config::Executor,
+        policy: Arc<ArcSwap<Snapshot>>,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
         let pool = Pool::open(&plan.database).context("database")?;
-        let executor = Arc::new(Executor::new(pool, policy, &plan.executor));
-        let listener = Listener::bind(&plan.executor.listen).await.context("cannot listen for the executor")?;
+        let executor = Arc::new(Executor::new(pool, policy, &plan.executor, metrics.executor()?));
+        let listener = Listener::bind(&plan.executor.listen).await.map_err(|error| match &plan.executor.listen {
+            Listen::Unix(path) => unavailable(error, path.display(), "executor.socket"),
+            Listen::Tcp { address, .. } => unavailable(error, address, "executor.listen"),
+        })?;
         let (stop, mut stopped) = watch::channel(false);
         let served = Arc::clone(&executor);
         let task = tokio::spawn(serve(listener, served, async move {

@@ -1,3 +1,5 @@
+use std::fmt::Display;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::admin::{self, Control, ControlSocket};
 use crate::app::control::Panel;
@@ -17,7 +20,9 @@ use crate::app::sidecar::RunningSidecar;
 use crate::app::signals::{Asked, Signals};
 use crate::base::{Clock, SystemClock};
 use crate::config;
-use crate::policy::Snapshot;
+use crate::executor::Executor;
+use crate::limits::{Limits, Mode};
+use crate::policy::{OnStoreFailure, Snapshot};
 use crate::proxy::listen;
 use crate::telemetry::{LogHandle, Metrics, event};
 
@@ -53,7 +58,7 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
     metrics.policy(first.revision, &first.digest, first.loaded_at_ms);
 
     let executor = match &plan.executor {
-        Some(settings) => Some(RunningExecutor::start(settings, Arc::clone(policy.current())).await?),
+        Some(settings) => Some(RunningExecutor::start(settings, Arc::clone(policy.current()), &metrics).await?),
         None => None,
     };
     let sidecar = match &plan.sidecar {
@@ -68,17 +73,28 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
         limits: sidecar.as_ref().map(|sidecar| Arc::clone(&sidecar.limits)),
         verifier: sidecar.as_ref().map(|sidecar| Arc::clone(&sidecar.verifier)),
         audit: sidecar.as_ref().map(|sidecar| sidecar.audit.clone()),
+        executor: executor.as_ref().map(|executor| Arc::clone(&executor.executor)),
         executor_problem: Arc::new(Mutex::new(None)),
         stopping: AtomicBool::new(false),
         stop: Notify::new(),
         started_ms: clock.now_ms(),
     });
     let (ended, ending) = watch::channel(false);
-    let (admin_address, control_path) = doors(plan.sidecar.as_ref(), &panel, &ending)?;
-    let _watch = watch_policy(&panel)?;
     if let Some(executor) = &executor {
+        // Looked at once before anybody is told that this process is up.
+        look(&executor.executor, &panel).await;
         tokio::spawn(observe(Arc::clone(&executor.executor), Arc::clone(&panel)));
     }
+    if let Some(limits) = panel.limits.as_ref().filter(|limits| limits.mode() != Mode::Memory) {
+        tokio::spawn(observe_limits(Arc::clone(limits), Arc::clone(&policy)));
+    }
+    // Where both run in one process, the proxy's doors are the process's.
+    let (settings, key) = match (&plan.sidecar, &plan.executor) {
+        (Some(sidecar), _) => (Some(&sidecar.admin), "admin.listen"),
+        (None, executor) => (executor.as_ref().map(|executor| &executor.admin), "executor.admin.listen"),
+    };
+    let (admin_address, control_path) = doors(settings, key, &panel, &ending)?;
+    let _watch = watch_policy(&panel)?;
     announce(&Up {
         mcp: sidecar.as_ref().map_or_else(Vec::new, |sidecar| sidecar.addresses.clone()),
         admin: admin_address,
@@ -124,25 +140,37 @@ async fn serve(signals: &mut Signals, panel: &Arc<Panel>, sidecar: Option<&Runni
 
 /// Opens the admin listener and the control socket.
 fn doors(
-    plan: Option<&config::Sidecar>,
+    settings: Option<&admin::Settings>,
+    key: &str,
     panel: &Arc<Panel>,
     ending: &watch::Receiver<bool>,
 ) -> anyhow::Result<(Option<SocketAddr>, Option<PathBuf>)> {
-    let Some(plan) = plan else { return Ok((None, None)) };
+    let Some(settings) = settings else { return Ok((None, None)) };
     let mut admin_address = None;
-    if let Some(address) = plan.admin.listen {
-        let listener = listen(address).with_context(|| format!("cannot listen on {address} (admin.listen)"))?;
+    if let Some(address) = settings.listen {
+        let listener = listen(address).map_err(|error| unavailable(error, address, key))?;
         admin_address = Some(listener.local_addr()?);
         let control: Arc<dyn Control> = Arc::clone(panel) as _;
-        tokio::spawn(admin::serve(listener, plan.admin.hosts.clone(), control, until(ending.clone())));
+        tokio::spawn(admin::serve(listener, settings.hosts.clone(), control, until(ending.clone())));
     }
-    if let Some(path) = &plan.admin.control {
+    if let Some(path) = &settings.control {
         let socket = ControlSocket::bind(path)
             .with_context(|| format!("cannot open the control socket {} (control.socket)", path.display()))?;
         let control: Arc<dyn Control> = Arc::clone(panel) as _;
         tokio::spawn(admin::serve_control(socket, control, until(ending.clone())));
     }
-    Ok((admin_address, plan.admin.control.clone()))
+    Ok((admin_address, settings.control.clone()))
+}
+
+/// Why a place cannot be listened on, and what to do about it.
+pub(in crate::app) fn unavailable(error: io::Error, place: impl Display, key: &str) -> anyhow::Error {
+    let fix = match error.kind() {
+        io::ErrorKind::AddrInUse => ": stop the process that has it, or choose another",
+        io::ErrorKind::AddrNotAvailable => ": choose an address of this machine",
+        io::ErrorKind::PermissionDenied => ": choose a port from 1024 on, or a place that this user may use",
+        _ => "",
+    };
+    anyhow::Error::new(error).context(format!("cannot listen on {place} ({key}){fix}"))
 }
 
 async fn until(mut ending: watch::Receiver<bool>) {
@@ -159,12 +187,30 @@ fn watch_policy(panel: &Arc<Panel>) -> anyhow::Result<Option<config::Watch>> {
     Ok(Some(watch))
 }
 
-/// Asks the executor's database once a second, so that `/readyz` can answer at once.
-async fn observe(executor: Arc<crate::executor::Executor>, panel: Arc<Panel>) {
+/// Where requests are refused while Redis is away, asks it once a second: `/readyz` then fails before the first
+/// request does, and passes again though no request may come to find Redis back.
+async fn observe_limits(limits: Arc<Limits>, policy: Arc<PolicyStore>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let problem = executor.ready().await.err();
-        *panel.executor_problem.lock() = problem;
+        if policy.current().load().rate_limit.on_store_failure == OnStoreFailure::Deny {
+            limits.probe().await;
+        }
     }
+}
+
+/// Asks the executor's database once a second, so that `/readyz` can answer at once.
+async fn observe(executor: Arc<Executor>, panel: Arc<Panel>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        look(&executor, &panel).await;
+    }
+}
+
+async fn look(executor: &Executor, panel: &Panel) {
+    let problem = executor.ready().await.err();
+    *panel.executor_problem.lock() = problem;
 }

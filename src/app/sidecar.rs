@@ -6,6 +6,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 
 use crate::app::policy::PolicyStore;
+use crate::app::process::unavailable;
 use crate::audit::Audit;
 use crate::auth::Verifier;
 use crate::base::Clock;
@@ -46,7 +47,7 @@ impl RunningSidecar {
     ) -> anyhow::Result<Self> {
         let mut listeners = Vec::new();
         for address in &plan.proxy.listen {
-            listeners.push(listen(*address).with_context(|| format!("cannot listen on {address} (listen.http)"))?);
+            listeners.push(listen(*address).map_err(|error| unavailable(error, address, "listen.http"))?);
         }
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
         let audit = Audit::open(&plan.audit, Arc::clone(metrics), Arc::clone(clock))
@@ -86,9 +87,8 @@ impl RunningSidecar {
         let began = Instant::now();
         tokio::pin!(impatient);
         let orderly = async {
-            if self.gateway.in_flight() > 0 {
-                tokio::time::sleep(timeouts.ready_lag.min(timeouts.drain)).await;
-            }
+            // Also when nothing runs just now: what stands before us goes on sending until it has looked.
+            tokio::time::sleep(timeouts.ready_lag.min(timeouts.drain)).await;
             self.workers.close();
             drop(self.listeners);
             self.gateway.drain();

@@ -6,6 +6,8 @@ pub struct Signals {
     interrupt: Signal,
     hangup: Signal,
     usr1: Signal,
+    /// Taken so that a file at its size limit is an error of that write, not the end of the process.
+    _file_size: Signal,
 }
 
 /// What an operator asked for by a signal.
@@ -30,6 +32,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             usr1: signal(SignalKind::user_defined1())?,
+            _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

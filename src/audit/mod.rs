@@ -140,8 +140,12 @@ impl Audit {
     /// A place for one record, waiting at most 50 ms for it.
     ///
     /// # Errors
-    /// When none became free, or the log is closed.
+    /// When none became free, or the log is closed; with `written` also while lines cannot be written, since nothing
+    /// that is begun now could keep that promise.
     pub async fn reserve(&self) -> Result<Slot, Full> {
+        if self.0.durability == Durability::Written && self.0.failing.load(Ordering::Relaxed) {
+            return Err(Full);
+        }
         if let Some(slot) = self.try_reserve() {
             return Ok(slot);
         }
@@ -292,21 +296,21 @@ impl Future for Written {
 fn sample(timestamp_ms: u64) -> Record {
     Record {
         timestamp_ms,
-        request_id: "0190c2de-5f3a-7d6e-8c11-2f1f3f0f9a10".to_owned(),
+        request_id: "0190c2de-5f3a-7d6e-8c11-2f1f3f0f9a10".into(),
         client_request_id: Some("client-1".to_owned()),
-        trace_id: "trace-1".to_owned(),
-        server_handle: "content".to_owned(),
-        method: "tools/call".to_owned(),
+        trace_id: "trace-1".into(),
+        server_handle: "content".into(),
+        method: "tools/call",
         status: 200,
         actor_user_id: Some(7),
         context: "api",
         duration_ms: 3,
         task_id: None,
-        rate_limit_identity: "api:7".to_owned(),
+        rate_limit_identity: "api:7".into(),
         decision: "allow",
         deny_code: None,
         tool: Some("evo.content.search".to_owned()),
-        rule: "servers.content.allow_tools[0]".to_owned(),
+        rule: "servers.content.allow_tools[0]".into(),
         policy_revision: 1,
         bytes_in: 150,
         bytes_out: 900,

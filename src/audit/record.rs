@@ -1,5 +1,6 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -12,13 +13,13 @@ pub struct Record {
     /// When the request began, in milliseconds since the Unix epoch.
     pub timestamp_ms: u64,
     /// Minted by us.
-    pub request_id: String,
+    pub request_id: Arc<str>,
     /// As the client sent it.
     pub client_request_id: Option<String>,
-    pub trace_id: String,
-    pub server_handle: String,
+    pub trace_id: Arc<str>,
+    pub server_handle: Arc<str>,
     /// The JSON-RPC method, or `unknown`.
-    pub method: String,
+    pub method: &'static str,
     /// HTTP status of the answer.
     pub status: u16,
     pub actor_user_id: Option<u64>,
@@ -26,14 +27,14 @@ pub struct Record {
     pub context: &'static str,
     pub duration_ms: u64,
     pub task_id: Option<u64>,
-    pub rate_limit_identity: String,
+    pub rate_limit_identity: Arc<str>,
     /// `allow` or `deny`.
     pub decision: &'static str,
     /// The reason's code of a denial.
     pub deny_code: Option<&'static str>,
     pub tool: Option<String>,
     /// The rule that decided.
-    pub rule: String,
+    pub rule: Arc<str>,
     pub policy_revision: u64,
     /// Bytes of the request's body.
     pub bytes_in: u64,
@@ -62,7 +63,7 @@ impl Lines {
         self.optional_text("client_request_id", record.client_request_id.as_deref());
         self.text("trace_id", &record.trace_id);
         self.text("server_handle", &record.server_handle);
-        self.text("method", &record.method);
+        self.text("method", record.method);
         self.number("status", u64::from(record.status));
         self.optional_number("actor_user_id", record.actor_user_id);
         self.text("context", record.context);
@@ -241,7 +242,7 @@ mod tests {
     #[test]
     fn texts_are_cut_at_a_character() {
         let mut record = sample(0);
-        record.trace_id = "é".repeat(100);
+        record.trace_id = "é".repeat(100).into();
         record.tool = Some(format!("a{}", "é".repeat(100)));
         let (_, value) = line(&record);
         assert_eq!(value["trace_id"].as_str().map(str::len), Some(128));
@@ -251,9 +252,9 @@ mod tests {
     #[test]
     fn nothing_in_a_text_can_end_the_line_or_steer_a_terminal() {
         let mut record = sample(0);
-        record.trace_id = "a\n{\"decision\":\"allow\"}\r\u{1b}[2J\u{7f}\u{85}\u{2028}\u{202e}".to_owned();
+        record.trace_id = "a\n{\"decision\":\"allow\"}\r\u{1b}[2J\u{7f}\u{85}\u{2028}\u{202e}".into();
         let (text, value) = line(&record);
-        assert_eq!(value["trace_id"], record.trace_id);
+        assert_eq!(value["trace_id"], &*record.trace_id);
         assert!(text.trim_end().chars().all(|c| !c.is_control() && !steers(c)), "{text}");
     }
 
@@ -268,7 +269,7 @@ mod tests {
         #[test]
         fn any_text_comes_back_from_one_line(text in ".{0,40}", tool in proptest::option::of(".{0,40}")) {
             let mut record = sample(1_000);
-            record.trace_id = text;
+            record.trace_id = text.into();
             record.tool = tool;
             let (line, value) = line(&record);
             prop_assert_eq!(line.matches('\n').count(), 1);

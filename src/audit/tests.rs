@@ -158,6 +158,25 @@ async fn whoever_waits_for_a_full_disk_is_told_and_the_record_stays() {
     assert_eq!(numbers(&disk.lines()), [1]);
 }
 
+#[tokio::test]
+async fn with_written_nobody_waits_for_a_disk_that_fails() {
+    let disk = Disk::with_room(0);
+    let (audit, ..) = on_disk(&disk, Durability::Written, 8);
+    let slots = [audit.reserve().await.expect("a place"), audit.reserve().await.expect("a place")];
+    // The second comes when the first is stuck already, and waits behind it.
+    for (number, slot) in (0..).zip(slots) {
+        let told = tokio::time::timeout(PATIENCE, slot.write(numbered(number))).await;
+        assert_eq!(told.expect("in time"), Err(Unwritten));
+    }
+    assert_eq!(audit.reserve().await.err(), Some(Full), "though places are free");
+    disk.0.lock().room = usize::MAX;
+    until("it works again", || audit.healthy());
+    let slot = audit.reserve().await.expect("a place");
+    assert_eq!(slot.write(numbered(2)).await, Ok(()));
+    assert_eq!(numbers(&disk.lines()), [0, 1, 2]);
+    audit.close(PATIENCE).expect("flushed");
+}
+
 #[test]
 fn close_on_a_full_disk_ends_at_its_deadline_and_says_what_is_lost() {
     let disk = Disk::default();

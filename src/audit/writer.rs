@@ -191,8 +191,10 @@ impl Writer {
             }
             Err(error) => {
                 self.failed(&error);
-                // Whoever waits is told now; the record itself stays and is tried again.
-                for waiter in self.group.waiters.drain(..) {
+                // Whoever waits is told now, also those behind this group; the records stay and are tried again.
+                let mut state = self.shared.state.lock();
+                let behind = state.queue.iter_mut().filter_map(|entry| entry.waiter.take());
+                for waiter in self.group.waiters.drain(..).chain(behind) {
                     let _ = waiter.send(Err(Unwritten));
                 }
             }

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -63,7 +64,7 @@ pub struct Principal {
     user_id: Option<u64>,
     scopes: Vec<String>,
     expires_at_s: Option<u64>,
-    identity: String,
+    identity: Arc<str>,
     digest: Digest,
 }
 
@@ -88,7 +89,7 @@ impl Principal {
             user_id,
             scopes,
             expires_at_s,
-            identity: format!("api:{id}"),
+            identity: format!("api:{id}").into(),
             digest: Digest::of(&[issuer.as_bytes(), kind, id.as_bytes()]),
         }
     }
@@ -105,7 +106,7 @@ impl Principal {
             scopes: Vec::new(),
             expires_at_s: None,
             digest: Digest::of(&[b"", b"ip", id.as_bytes()]),
-            identity: format!("ip:{id}"),
+            identity: format!("ip:{id}").into(),
         }
     }
 
@@ -147,7 +148,7 @@ impl Principal {
 
     /// `api:7`, `api:alice`, `ip:203.0.113.1`: the audit field `rate_limit_identity`.
     #[must_use]
-    pub fn identity(&self) -> &str {
+    pub const fn identity(&self) -> &Arc<str> {
         &self.identity
     }
 

@@ -23,7 +23,7 @@ const ANSWER: u64 = 4 << 20;
   mcp-sidecar ctl --socket /run/mcp-sidecar/control.sock drain")]
 pub struct Args {
     /// The control socket, instead of `control.socket` of the configuration
-    #[arg(long, value_name = "PATH", env = "MCP_SIDECAR_CONTROL")]
+    #[arg(long, global = true, value_name = "PATH", env = "MCP_SIDECAR_CONTROL")]
     pub socket: Option<PathBuf>,
 
     #[command(subcommand)]

@@ -8,8 +8,8 @@ use crate::auth::Verifier;
 use crate::base::{Clock, Principal, SystemClock};
 use crate::cli::load::PolicyArgs;
 use crate::policy::{
-    Body, Charge, Credential, Denial, Facts, HttpMethod, MediaType, Outcome, ProtocolHeaders, Reason, Rule, Snapshot,
-    Window, decide,
+    Body, Charge, Credential, Facts, HttpMethod, MediaType, Outcome, ProtocolHeaders, Reason, Rule, Snapshot, Window,
+    decide,
 };
 use crate::protocol;
 
@@ -49,9 +49,9 @@ pub struct Command {
 pub struct Explanation {
     /// `allow`, `answer` (by the sidecar itself) or `deny`.
     pub decision: &'static str,
-    /// The code of a denial.
+    /// The code of a denial, or of what the sidecar answers by itself.
     pub deny_code: Option<&'static str>,
-    /// HTTP status of a denial.
+    /// HTTP status of that.
     pub status: Option<u16>,
     /// The rule that decided: a key of the policy, or a built-in check.
     pub rule: String,
@@ -95,10 +95,10 @@ pub fn explain(snapshot: &Snapshot, server: &str, credential: Credential<'_>, bo
         headers: ProtocolHeaders::default(),
     };
     let decision = decide(snapshot, &facts);
-    let (word, denial, rule) = match decision.outcome() {
-        Outcome::Forward { rule, .. } => ("allow", None, rule),
-        Outcome::Answer { rule, .. } => ("answer", None, rule),
-        Outcome::Deny(denial) => ("deny", Some(denial), &denial.rule),
+    let (word, reason, rule, required_scope) = match decision.outcome() {
+        Outcome::Forward { rule, .. } => ("allow", None, rule, None),
+        Outcome::Answer { answer, rule } => ("answer", Some(answer.reason()), rule, None),
+        Outcome::Deny(denial) => ("deny", Some(denial.reason), &denial.rule, denial.required_scope.as_deref()),
     };
     let place = match rule {
         Rule::Key(site) if site.line > 0 => Some((site.line, site.column)),
@@ -106,12 +106,12 @@ pub fn explain(snapshot: &Snapshot, server: &str, credential: Credential<'_>, bo
     };
     Explanation {
         decision: word,
-        deny_code: denial.map(|denial: &Denial| denial.reason.code()),
-        status: denial.map(|denial| denial.reason.status()),
+        deny_code: reason.map(Reason::code),
+        status: reason.map(Reason::status),
         rule: rule.to_string(),
         line: place.map(|(line, _)| line),
         column: place.map(|(_, column)| column),
-        required_scope: denial.and_then(|denial| denial.required_scope.as_deref().map(str::to_owned)),
+        required_scope: required_scope.map(str::to_owned),
         method: decision.method.to_string(),
         charges: decision.charges.iter().map(charge).collect(),
     }
@@ -157,7 +157,7 @@ pub fn command(args: &Command) -> anyhow::Result<()> {
 
 fn print(explanation: &Explanation, file: &Path) {
     match (explanation.deny_code, explanation.status) {
-        (Some(code), Some(status)) => println!("deny     {code} (HTTP {status})"),
+        (Some(code), Some(status)) => println!("{:<8} {code} (HTTP {status})", explanation.decision),
         _ => println!("{}", explanation.decision),
     }
     match (explanation.line, explanation.column) {

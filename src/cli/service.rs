@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use crate::app::{Files, Plan, run};
+use crate::app::{Files, Plan, Up, run};
 use crate::cli::load::SetArgs;
 use crate::config::Log;
 use crate::telemetry::{LogHandle, log_init};
@@ -73,6 +73,7 @@ pub fn proxy(args: ProxyArgs) -> anyhow::Result<()> {
         for address in &up.mcp {
             tracing::info!(%address, "listening");
         }
+        admin(up);
         tracing::info!(policy.revision = up.policy.revision, policy.digest = up.policy.digest, "ready");
     }))
 }
@@ -98,8 +99,15 @@ pub fn executor(args: ExecutorArgs) -> anyhow::Result<()> {
         last_good: args.last_good,
     };
     runtime()?.block_on(run(plan, Some(log), |up| {
+        admin(up);
         tracing::info!(policy.revision = up.policy.revision, policy.digest = up.policy.digest, "ready");
     }))
+}
+
+fn admin(up: &Up) {
+    if let Some(address) = up.admin {
+        tracing::info!(%address, "admin listening");
+    }
 }
 
 pub(super) fn log(settings: &Log) -> anyhow::Result<LogHandle> {

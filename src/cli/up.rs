@@ -77,6 +77,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         ("database.url", quoted(Path::new(&format!("sqlite://{}", site.display())))),
     ];
     let mut builtin: Vec<(&str, &str)> = builtin.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    if args.config.is_none() {
+        // Nobody balances load over what somebody tries out at a terminal.
+        builtin.push(("timeouts.ready_lag", "\"1ms\""));
+    }
     if args.policy.is_none() {
         // A policy of the user's own is taken as it is.
         builtin.extend(embedded::UP_OVERRIDES);
@@ -100,7 +104,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         executor: Some(executor),
         last_good: false,
     };
-    runtime.block_on(crate::app::run(plan, Some(handle), |up| announce(up, &secret)))
+    runtime.block_on(crate::app::run(plan, Some(handle), |up| announce(up, &secret))).map_err(|error| {
+        let taken = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        };
+        match error.chain().any(taken) {
+            true => error.context("--listen, --admin and --data choose other places"),
+            false => error,
+        }
+    })
 }
 
 fn announce(up: &crate::app::Up, secret: &Secret) {

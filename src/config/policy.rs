@@ -9,7 +9,7 @@ use crate::config::server::servers;
 use crate::config::{Effective, Overrides, POLICY_KEYS, Report, Source, all_keys};
 use crate::policy::{
     AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure, Pattern, PatternSet,
-    RateLimitPolicy, Routes, RuleSite, ScopeMap, SecurityPolicy, Snapshot, StreamPolicy, TracePolicy,
+    RateLimitPolicy, Redactor, Routes, RuleSite, ScopeMap, SecurityPolicy, Snapshot, StreamPolicy, TracePolicy,
 };
 
 const MODELS: [(&str, bool); 13] = [
@@ -97,10 +97,9 @@ fn snapshot(reader: &Reader<'_>, source: &Source, overrides: &Overrides, context
     };
     security_section.close();
     let log = root.section("logging", true);
-    let logging = LoggingPolicy {
-        audit_enabled: log.boolean("audit_enabled", None),
-        redact_keys: log.words("redact_keys", true).into_iter().map(|word| word.text).collect(),
-    };
+    let audit_enabled = log.boolean("audit_enabled", None);
+    let redact_keys: Vec<String> = log.words("redact_keys", true).into_iter().map(|word| word.text).collect();
+    let logging = LoggingPolicy { audit_enabled, redactor: Redactor::new(&redact_keys), redact_keys };
     log.close();
     let trace_section = root.section("trace", false);
     let header = trace_section.text("header", Some("X-Trace-Id"));

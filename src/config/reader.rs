@@ -10,6 +10,9 @@ use crate::config::source::locate;
 use crate::config::{Problem, Report};
 use crate::policy::RuleSite;
 
+/// What `sun_path` holds, less its end, in bytes.
+const SOCKET_PATH: usize = 107;
+
 /// One effective value and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
@@ -274,6 +277,18 @@ impl<'a> Section<'a> {
     /// A path, resolved against the directory of the file; one from an override, against the working directory.
     pub fn path(&self, word: &Word) -> PathBuf {
         if word.place.source == 0 { self.reader.base.join(&word.text) } else { PathBuf::from(&word.text) }
+    }
+
+    /// As [`Self::path`], for a unix socket: the kernel takes no long ones.
+    pub fn socket(&self, word: &Word) -> PathBuf {
+        let path = self.path(word);
+        let length = path.as_os_str().len();
+        if length > SOCKET_PATH {
+            let message =
+                format!("`{}` is a path of {length} bytes, and a unix socket's has at most {SOCKET_PATH}", word.key);
+            self.reader.problem(word.place, message, "use a shorter one, such as /run/mcp-sidecar/NAME.sock");
+        }
+        path
     }
 
     /// A secret by value, environment variable (`KEY_env`) or file (`KEY_file`).

@@ -45,6 +45,8 @@ pub struct Sidecar {
 #[derive(Clone, Debug)]
 pub struct Executor {
     pub executor: executor::Settings,
+    /// `executor.admin`; without a control socket.
+    pub admin: admin::Settings,
     pub database: store::Settings,
 }
 
@@ -110,11 +112,8 @@ pub fn inspect_sidecar(source: &Source, overrides: &Overrides) -> (Result<Sideca
         listen.close();
         let admin = root.section("admin", false);
         let control = root.section("control", false);
-        let admin_settings = admin::Settings {
-            listen: admin.optional("listen").and_then(|word| parsed(&admin, &word, "address with port")),
-            hosts: admin.words("hosts", false).into_iter().map(|word| word.text.to_lowercase()).collect(),
-            control: control.optional("socket").map(|word| control.path(&word)),
-        };
+        let admin_settings =
+            admin::Settings { control: control.optional("socket").map(|word| control.socket(&word)), ..doors(&admin) };
         admin.close();
         control.close();
         let cms = root.section("cms", false);
@@ -224,7 +223,7 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
         let tcp = section.optional("listen");
         let key = key(&section, &env);
         let listen = match (socket, tcp) {
-            (Some(word), None) => Listen::Unix(section.path(&word)),
+            (Some(word), None) => Listen::Unix(section.socket(&word)),
             (None, Some(word)) => {
                 if key.is_none() {
                     reader.problem(
@@ -242,6 +241,9 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
                 Listen::Unix(reader.base.clone())
             }
         };
+        let admin = section.section("admin", false);
+        let admin_settings = doors(&admin);
+        admin.close();
         section.close();
         let database = root.section("database", true);
         let prefix = database.text("prefix", Some("evo_"));
@@ -258,9 +260,18 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
         };
         database.close();
         root.close();
-        Executor { executor: executor::Settings { listen }, database: settings }
+        Executor { executor: executor::Settings { listen }, admin: admin_settings, database: settings }
     };
     reader.finish(value)
+}
+
+/// The admin listener's own keys.
+fn doors(section: &Section<'_>) -> admin::Settings {
+    admin::Settings {
+        listen: section.optional("listen").and_then(|word| parsed(section, &word, "address with port")),
+        hosts: section.words("hosts", false).into_iter().map(|word| word.text.to_lowercase()).collect(),
+        control: None,
+    }
 }
 
 fn key(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<Secret> {
@@ -327,7 +338,7 @@ fn address(section: &Section<'_>, word: &Word, path: Option<&mut String>) -> Opt
 }
 
 fn upstream(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<proxy::Upstream> {
-    let socket = section.optional("socket").map(|word| proxy::Address::Unix(section.path(&word)));
+    let socket = section.optional("socket").map(|word| proxy::Address::Unix(section.socket(&word)));
     let url = section.optional("url");
     // A path in the URL wins.
     let mut path = section.text("path", Some("/mcp"));

@@ -1,6 +1,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -12,11 +13,13 @@ use http::{Request, StatusCode};
 
 use crate::base::{Clock, Secret, SystemClock};
 use crate::executor::listener::OwnUid;
+use crate::executor::observation::Observation;
 use crate::executor::rpc::{Answer, Desk};
 use crate::executor::{Listen, Listener, Settings, stream};
 use crate::policy::{Reason, ServerKind, Snapshot};
 use crate::protocol::{self, IDENTITY_HEADER, Identity, SIGNATURE_HEADER};
 use crate::store::Pool;
+use crate::telemetry::{ExecutorMetrics, ExecutorOutcome};
 
 /// Shorter keys are refused.
 const KEY_BYTES: usize = 32;
@@ -28,17 +31,25 @@ pub struct Executor {
     policy: Arc<ArcSwap<Snapshot>>,
     key: Option<Secret>,
     clock: Arc<dyn Clock>,
+    /// The database did not answer when it was last asked.
+    database_away: AtomicBool,
+    metrics: Arc<ExecutorMetrics>,
 }
 
 impl Executor {
     /// An executor over a site's database. It judges by whatever `policy` holds when a call comes in.
     #[must_use]
-    pub fn new(pool: Pool, policy: Arc<ArcSwap<Snapshot>>, settings: &Settings) -> Self {
+    pub fn new(pool: Pool, policy: Arc<ArcSwap<Snapshot>>, settings: &Settings, metrics: Arc<ExecutorMetrics>) -> Self {
         let key = match &settings.listen {
             Listen::Unix(_) => None,
             Listen::Tcp { key, .. } => Some(key.clone()),
         };
-        Self { pool, policy, key, clock: Arc::new(SystemClock) }
+        Self { pool, policy, key, clock: Arc::new(SystemClock), database_away: AtomicBool::new(false), metrics }
+    }
+
+    /// Brings the gauges of the database up to date; called when somebody scrapes.
+    pub fn observe(&self) {
+        self.metrics.observe_pool(&self.pool.reading());
     }
 
     /// Whether calls can be answered now.
@@ -46,10 +57,21 @@ impl Executor {
     /// # Errors
     /// Why not, in words fit for an operator.
     pub async fn ready(&self) -> Result<(), String> {
-        self.pool.ready().await.map_err(|error| {
-            tracing::warn!(%error, "executor: database not ready");
-            "database does not answer".to_owned()
-        })
+        match self.pool.ready().await {
+            Ok(()) => {
+                if self.database_away.swap(false, Ordering::Relaxed) {
+                    tracing::info!("executor: the database answers again");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // Asked each second: what has been said is not said again.
+                if !self.database_away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "executor: the database does not answer");
+                }
+                Err("database does not answer".to_owned())
+            }
+        }
     }
 }
 
@@ -91,22 +113,45 @@ async fn method_not_allowed() -> Response {
 
 /// One call: who asks, whom, what.
 async fn call(State(executor): State<Arc<Executor>>, Path(handle): Path<String>, request: Request<Body>) -> Response {
+    let mut observation = Observation::begin(&executor.metrics);
+    let response = judge(&executor, &handle, request, &mut observation).await;
+    match response {
+        Ok(response) => response,
+        Err(call) => stream::respond(*call, observation),
+    }
+}
+
+/// The answer, or the call that is to be streamed.
+async fn judge(
+    executor: &Executor,
+    handle: &str,
+    request: Request<Body>,
+    observation: &mut Observation,
+) -> Result<Response, Box<stream::Call>> {
     let policy = executor.policy.load_full();
     let (head, body) = request.into_parts();
-    let server = policy.server(&handle).filter(|server| server.kind == ServerKind::Content);
+    let server = policy.server(handle).filter(|server| server.kind == ServerKind::Content);
     let most = server.map_or(policy.limits.max_payload_bytes, |server| server.limits.max_payload_bytes);
     let Ok(body) = axum::body::to_bytes(body, most).await else {
-        return refused(Reason::PayloadTooLarge, "");
+        observation.outcome = ExecutorOutcome::Refused;
+        return Ok(refused(Reason::PayloadTooLarge, ""));
     };
     let identity = match executor.identity(&head.headers, &body) {
         Some(identity) if identity.server == handle => identity,
-        _ => return refused(Reason::Unauthenticated, ""),
+        _ => {
+            observation.outcome = ExecutorOutcome::Unauthenticated;
+            return Ok(refused(Reason::Unauthenticated, ""));
+        }
     };
+    if identity.policy_digest != policy.digest {
+        executor.metrics.policy_mismatch();
+    }
     let Some(server) = server else {
-        return refused(Reason::ServerNotFound, &identity.trace_id);
+        observation.outcome = ExecutorOutcome::Refused;
+        return Ok(refused(Reason::ServerNotFound, &identity.trace_id));
     };
-    let desk = Desk { executor: &executor, policy: &policy, server, caller: &identity };
-    match desk.answer(&body).await {
+    let desk = Desk { executor, policy: &policy, server, caller: &identity };
+    Ok(match desk.answer(&body, observation).await {
         Answer::Nothing => json(StatusCode::ACCEPTED, Vec::new()),
         Answer::Json(body) => json(StatusCode::OK, body),
         Answer::Session(body) => {
@@ -117,8 +162,8 @@ async fn call(State(executor): State<Arc<Executor>>, Path(handle): Path<String>,
             response
         }
         Answer::Denied => refused(Reason::ToolDenied, &identity.trace_id),
-        Answer::Stream(call) => stream::respond(*call),
-    }
+        Answer::Stream(call) => return Err(call),
+    })
 }
 
 impl Executor {

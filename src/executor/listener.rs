@@ -1,5 +1,5 @@
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -32,6 +32,9 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         std::fs::remove_file(path)?;
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(parent)?;
     }
     let listener = UnixListener::bind(path)?;
     // Between the two calls a stranger may connect; the peer's uid is checked all the same.

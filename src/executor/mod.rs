@@ -17,6 +17,7 @@ mod http;
 mod listener;
 mod listing;
 mod models;
+mod observation;
 mod pipeline;
 mod registry;
 mod rpc;

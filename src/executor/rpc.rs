@@ -9,11 +9,13 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::executor::argument::{Arguments, Caps};
+use crate::executor::observation::Observation;
 use crate::executor::pipeline::{self, Traversal};
 use crate::executor::{Executor, handshake, listing, registry, stream};
 use crate::policy::{self, Reason, Server, Snapshot};
 use crate::protocol::{self, Arguments as ArgumentsKind, Envelope, Id, Identity, Method, Params};
 use crate::store;
+use crate::telemetry::{ExecutorOutcome, ToolClass};
 
 /// What to send back.
 pub(in crate::executor) enum Answer {
@@ -38,13 +40,16 @@ pub(in crate::executor) struct Desk<'a> {
 
 enum Reply {
     Result(ServerResult),
+    /// A result that says what is wrong with the arguments.
+    Refusal(ServerResult),
     Initialized(ServerResult),
     Stream(Box<stream::Call>),
 }
 
 impl Desk<'_> {
     /// Answers one body.
-    pub(in crate::executor) async fn answer(self, body: &[u8]) -> Answer {
+    pub(in crate::executor) async fn answer(self, body: &[u8], observation: &mut Observation) -> Answer {
+        observation.outcome = ExecutorOutcome::Refused;
         let envelope = match protocol::parse(body) {
             Ok(envelope) => envelope,
             Err(refused) => {
@@ -56,16 +61,33 @@ impl Desk<'_> {
             }
         };
         let method = Method::from_name(&envelope.method);
-        if method == Some(Method::ToolsCall) && envelope.name.as_deref().is_some_and(|name| !self.allows(name)) {
-            return Answer::Denied;
+        if method == Some(Method::ToolsCall) {
+            observation.tool = tool_class(envelope.name.as_deref());
+            if envelope.name.as_deref().is_some_and(|name| !self.allows(name)) {
+                observation.outcome = ExecutorOutcome::Denied;
+                return Answer::Denied;
+            }
         }
-        let Some(id) = request_id(&envelope.id) else { return Answer::Nothing };
+        let Some(id) = request_id(&envelope.id) else {
+            observation.outcome = ExecutorOutcome::Ok;
+            return Answer::Nothing;
+        };
         let outcome = match envelope.params {
             Params::Other => Err(ErrorData::invalid_params(Reason::BadParams.message(), None)),
-            _ => self.dispatch(method, &envelope, &id, body).await,
+            _ => {
+                // Until there is an outcome, a caller that leaves drops this future.
+                observation.outcome = ExecutorOutcome::Abandoned;
+                self.dispatch(method, &envelope, &id, body).await
+            }
+        };
+        observation.outcome = match &outcome {
+            Ok(Reply::Result(_) | Reply::Initialized(_)) => ExecutorOutcome::Ok,
+            Ok(Reply::Stream(_)) => ExecutorOutcome::Abandoned,
+            Err(error) if error.code == ErrorCode::INTERNAL_ERROR => ExecutorOutcome::Failed,
+            Ok(Reply::Refusal(_)) | Err(_) => ExecutorOutcome::Refused,
         };
         match outcome {
-            Ok(Reply::Result(result)) => Answer::Json(success(id, result)),
+            Ok(Reply::Result(result) | Reply::Refusal(result)) => Answer::Json(success(id, result)),
             Ok(Reply::Initialized(result)) => Answer::Session(success(id, result)),
             Ok(Reply::Stream(call)) => Answer::Stream(call),
             Err(error) => Answer::Json(failure(Some(id), error)),
@@ -124,7 +146,7 @@ impl Desk<'_> {
             Err(refused) if self.policy.compat.validation_as_rpc_error => {
                 return Err(ErrorData::invalid_params("Invalid arguments", Some(json!({"messages": refused.0}))));
             }
-            Err(refused) => return Ok(Reply::Result(pipeline::refusal(&refused))),
+            Err(refused) => return Ok(Reply::Refusal(pipeline::refusal(&refused))),
         };
         if !pipeline::authorize(self.caller, &plan) {
             return Err(unknown());
@@ -140,6 +162,14 @@ impl Desk<'_> {
         }
         while traversal.advance().await.map_err(failed)?.is_some() {}
         Ok(Reply::Result(pipeline::success(traversal.respond())))
+    }
+}
+
+fn tool_class(name: Option<&str>) -> ToolClass {
+    match name.and_then(registry::find) {
+        None => ToolClass::Unknown,
+        Some(tool) if tool.name.starts_with("evo.model.") => ToolClass::Model,
+        Some(_) => ToolClass::Content,
     }
 }
 

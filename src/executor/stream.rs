@@ -13,8 +13,10 @@ use rmcp::model::{
 };
 use serde::Serialize;
 
+use crate::executor::observation::Observation;
 use crate::executor::pipeline::{self, Traversal};
 use crate::executor::rpc;
+use crate::telemetry::ExecutorOutcome;
 
 /// Rows between two events.
 pub(in crate::executor) const STEP: u64 = 25;
@@ -37,9 +39,9 @@ struct ProgressParams {
 }
 
 /// The SSE answer: progress after each page, then the response.
-pub(in crate::executor) fn respond(call: Call) -> Response {
-    let events = futures_util::stream::unfold(Some(call), |call| async {
-        let (message, rest) = next(call?).await;
+pub(in crate::executor) fn respond(call: Call, observation: Observation) -> Response {
+    let events = futures_util::stream::unfold(Some((call, observation)), |work| async {
+        let (message, rest) = next(work?).await;
         Some((Ok::<_, Infallible>(event(&message)), rest))
     });
     let mut response = Response::new(Body::from_stream(events));
@@ -50,18 +52,26 @@ pub(in crate::executor) fn respond(call: Call) -> Response {
     response
 }
 
-/// The next message, and the call if more are to come.
-async fn next(mut call: Call) -> (Vec<u8>, Option<Call>) {
+type Work = (Call, Observation);
+
+/// The next message, and the work if more is to come.
+async fn next((mut call, mut observation): Work) -> (Vec<u8>, Option<Work>) {
     match call.traversal.advance().await {
         Ok(Some(progress)) => {
             let params =
                 ProgressParams { progress_token: call.token.clone(), progress: progress.done, total: progress.total };
             let notification = Notification::<ProgressNotificationMethod, _>::new(params);
             let message = rpc::encode(&JsonRpcNotification { jsonrpc: JsonRpcVersion2_0, notification });
-            (message, Some(call))
+            (message, Some((call, observation)))
         }
-        Ok(None) => (rpc::success(call.id, pipeline::success(call.traversal.respond())), None),
-        Err(error) => (rpc::failure(Some(call.id), rpc::failed(&error, &call.trace_id)), None),
+        Ok(None) => {
+            observation.outcome = ExecutorOutcome::Ok;
+            (rpc::success(call.id, pipeline::success(call.traversal.respond())), None)
+        }
+        Err(error) => {
+            observation.outcome = ExecutorOutcome::Failed;
+            (rpc::failure(Some(call.id), rpc::failed(&error, &call.trace_id)), None)
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::executor::{Executor, Listen, Listener, Settings, router, serve};
 use crate::policy::*;
 use crate::protocol::{IDENTITY_HEADER, Identity, sign_identity};
 use crate::store::{self, Pool, demo};
+use crate::telemetry::Metrics;
 
 fn patterns(texts: &[&str]) -> PatternSet {
     let site = |text: &str| RuleSite { key: text.into(), line: 0, column: 0 };
@@ -102,7 +103,7 @@ fn snapshot() -> Snapshot {
             hide_denied_tools: false,
             allow_origins: Vec::new(),
         },
-        logging: LoggingPolicy { audit_enabled: true, redact_keys: Vec::new() },
+        logging: LoggingPolicy { audit_enabled: true, redact_keys: Vec::new(), redactor: Redactor::default() },
         trace: TracePolicy { header: "x-trace-id".to_owned(), generate_if_missing: true },
         domain: DomainPolicy {
             content_max_depth: 6,
@@ -122,6 +123,7 @@ struct Site {
     pool: Pool,
     policy: Arc<ArcSwap<Snapshot>>,
     executor: Arc<Executor>,
+    metrics: Arc<Metrics>,
 }
 
 async fn site(documents: u32) -> Site {
@@ -141,8 +143,9 @@ fn site_at(directory: TempDir, path: &std::path::Path) -> Site {
     .unwrap();
     let settings = Settings { listen: Listen::Unix("unused".into()) };
     let policy = Arc::new(ArcSwap::from_pointee(snapshot()));
-    let executor = Arc::new(Executor::new(pool.clone(), Arc::clone(&policy), &settings));
-    Site { _directory: directory, pool, policy, executor }
+    let metrics = Metrics::new(&[]).unwrap();
+    let executor = Arc::new(Executor::new(pool.clone(), Arc::clone(&policy), &settings, metrics.executor().unwrap()));
+    Site { _directory: directory, pool, policy, executor, metrics }
 }
 
 fn caller() -> Identity {
@@ -382,4 +385,73 @@ async fn tcp_without_a_key_is_refused() {
     let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let refused = serve(Listener::Tcp(tcp), site.executor.clone(), std::future::ready(())).await;
     assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_tool_and_outcome() {
+    let site = site(40).await;
+    let call = |name: &str, arguments: Value| {
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}})
+            .to_string()
+    };
+    site.json(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
+    site.json(&call("evo.content.get", json!({"id": 1}))).await;
+    site.json(&call("evo.content.get", json!({"id": "no number"}))).await;
+    site.json(&call("evo.model.list", json!({"model": "SiteTemplate", "limit": 1, "offset": 0}))).await;
+    for name in 0..50 {
+        site.send(&call(&format!("evo.content.made_up_{name}"), json!({})), false).await;
+    }
+    let streamed = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+        "name": "evo.content.search", "arguments": {"limit": 100, "offset": 0}, "_meta": {"progressToken": 1}}});
+    let whole = site.send(&streamed.to_string(), true).await;
+    whole.into_body().collect().await.unwrap();
+    let left = site.send(&streamed.to_string(), true).await;
+    drop(left);
+    let unsigned = Request::post("/mcp/content").body(Body::from("{}")).unwrap();
+    router(site.executor.clone()).call(unsigned).await.unwrap();
+
+    site.executor.observe();
+    let text = site.metrics.render();
+    for line in [
+        r#"requests_total{outcome="ok",tool="none"} 1"#,
+        r#"requests_total{outcome="ok",tool="content"} 2"#,
+        r#"requests_total{outcome="refused",tool="content"} 1"#,
+        r#"requests_total{outcome="ok",tool="model"} 1"#,
+        r#"requests_total{outcome="refused",tool="unknown"} 50"#,
+        r#"requests_total{outcome="abandoned",tool="content"} 1"#,
+        r#"requests_total{outcome="unauthenticated",tool="none"} 1"#,
+        "request_duration_seconds_count 57",
+        "database_connections_limit 2",
+        r#"database_errors_total{kind="pool_timeout"} 0"#,
+    ] {
+        assert!(text.contains(&format!("mcp_sidecar_executor_{line}\n")), "{line} in\n{text}");
+    }
+    let statements = site.pool.statements();
+    assert!(statements > 3 && text.contains(&format!("_database_statements_total {statements}\n")), "{text}");
+}
+
+#[tokio::test]
+async fn another_policy_than_the_sidecars_is_counted() {
+    let site = site(0).await;
+    let own = snapshot().digest;
+    for (digest, mismatches) in [(own.as_str(), 0), ("fedcba9876543210", 1), (own.as_str(), 1)] {
+        let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+        let identity =
+            Identity { server: "content".to_owned(), policy_digest: digest.to_owned(), ..Identity::default() };
+        let (header, _) = sign_identity(&identity, body.as_bytes(), None, 0);
+        let request = Request::post("/mcp/content").header(IDENTITY_HEADER, header).body(Body::from(body)).unwrap();
+        assert_eq!(router(site.executor.clone()).call(request).await.unwrap().status(), StatusCode::OK);
+        let line = format!("mcp_sidecar_policy_revision_mismatches_total {mismatches}\n");
+        assert!(site.metrics.render().contains(&line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_is_used_up_is_counted() {
+    let site = site(0).await;
+    let readers = [site.pool.reader().await.unwrap(), site.pool.reader().await.unwrap()];
+    assert!(site.pool.reader().await.is_err());
+    let reading = site.pool.reading();
+    assert_eq!((reading.in_use, reading.idle, reading.limit, reading.errors), (2, 0, 2, [1, 0, 0]));
+    drop(readers);
 }

@@ -3,7 +3,8 @@ use std::fmt::Write as _;
 use ::redis::Value;
 
 use super::{Store, Verdict, length_ms, retry_after_s, share_principal};
-use crate::policy::{Charge, Window};
+use crate::base::Digest;
+use crate::policy::{Charge, RateKey, Window};
 use crate::redis::{Connection, Script, Settings, Stats};
 
 /// Windows counted in Redis, shared exactly by all who use the same Redis and prefix.
@@ -27,10 +28,22 @@ impl RedisStore {
         Self { connection, prefix, script: Script::new(include_str!("redis.lua")) }
     }
 
+    /// Connects the calling thread ahead of its first charge, as far as that is possible now.
+    pub async fn connect(&self) {
+        let _ = self.connection.connect().await;
+    }
+
     /// Whether the breaker holds calls back.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.connection.is_open()
+    }
+
+    /// Takes a charge that nobody has, to see whether Redis counts: it fails like a request's own.
+    pub async fn probe(&self) -> bool {
+        let key = RateKey { principal: Digest([0; 16]), server: "probe".into(), method: None };
+        let charge = Charge { key, limit: u32::MAX, window: Window::FromFirstHit { seconds: 1 } };
+        self.reserve(&[charge], 0).await == Verdict::Admitted
     }
 
     /// What the connection did so far.
@@ -99,8 +112,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::base::{Digest, Secret};
-    use crate::policy::RateKey;
+    use crate::base::Secret;
 
     #[test]
     fn keys_carry_the_principal_as_their_hash_tag() {

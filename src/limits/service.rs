@@ -60,6 +60,13 @@ impl Limits {
         Self { shared: Some(store), ..Self::memory() }
     }
 
+    /// Connects the calling thread to the store ahead of its first charge; a store that is away is met again then.
+    pub async fn connect(&self) {
+        if let Some(shared) = &self.shared {
+            shared.connect().await;
+        }
+    }
+
     /// Takes all the charges or none; while Redis is away, as the policy's `on_store_failure` says. In memory the
     /// future is ready when first polled.
     pub async fn reserve(&self, policy: &RateLimitPolicy, charges: &[Charge], now_ms: u64) -> Verdict {
@@ -77,6 +84,15 @@ impl Limits {
             None => Mode::Memory,
             Some(shared) if shared.is_open() => Mode::Fallback,
             Some(_) => Mode::Redis,
+        }
+    }
+
+    /// Asks the shared store whether it counts, through its breaker; true without one. Without it a process that
+    /// gets no traffic while the store is away would never learn that it is back.
+    pub async fn probe(&self) -> bool {
+        match &self.shared {
+            None => true,
+            Some(shared) => shared.probe().await,
         }
     }
 

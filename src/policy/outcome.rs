@@ -58,6 +58,17 @@ pub struct RuleSite {
     pub column: u32,
 }
 
+impl Rule {
+    /// The key or word, to be kept.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        match self {
+            Self::Builtin(name) => Arc::from(*name),
+            Self::Key(site) => Arc::clone(&site.key),
+        }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -135,7 +146,9 @@ impl Decision {
 }
 
 impl LocalAnswer {
-    const fn reason(self) -> Reason {
+    /// What answer, audit line and metric say.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
         match self {
             Self::MethodNotFound => Reason::MethodNotFound,
         }

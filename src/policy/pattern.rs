@@ -6,7 +6,11 @@ const MAX_BYTES: usize = 256;
 
 /// A case-sensitive glob in which `*` matches any run, `/` included; without `*` an exact name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(String);
+pub struct Pattern {
+    text: String,
+    /// Where the first `*` stands.
+    star: Option<usize>,
+}
 
 /// Why a text is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,21 +37,29 @@ impl Pattern {
         }
         match text.chars().find(|c| !(c.is_ascii_alphanumeric() || "_./:-*".contains(*c))) {
             Some(foreign) => Err(InvalidPattern::Character(foreign)),
-            None => Ok(Self(text.to_owned())),
+            None => Ok(Self { text: text.to_owned(), star: text.find('*') }),
         }
     }
 
     /// The pattern as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// What stands before and behind the first `*`.
+    fn around_star(&self) -> Option<(&str, &str)> {
+        self.star.map(|star| (&self.text[..star], &self.text[star + 1..]))
     }
 
     /// Whether the whole of `name` matches. Linear time, whatever the pattern.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let Some((head, rest)) = self.0.split_once('*') else { return self.0 == name };
+        let Some((head, rest)) = self.around_star() else { return self.text == name };
         let Some(mut name) = name.strip_prefix(head) else { return false };
+        if rest.is_empty() {
+            return true;
+        }
         let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
         // Greedy from the left is enough: whatever an earlier piece leaves over, the `*` behind it takes.
         for piece in middle.split('*').filter(|piece| !piece.is_empty()) {
@@ -87,8 +99,8 @@ impl PatternSet {
         let mut heads: HashMap<&str, usize> = HashMap::new();
         let mut others = Vec::new();
         for (position, (pattern, _)) in patterns.iter().enumerate() {
-            match pattern.0.split_once('*') {
-                None => drop(exact.entry(pattern.0.clone()).or_insert(position)),
+            match pattern.around_star() {
+                None => drop(exact.entry(pattern.text.clone()).or_insert(position)),
                 Some((head, "")) => drop(heads.entry(head).or_insert(position)),
                 Some(_) => others.push(position),
             }

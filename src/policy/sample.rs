@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::base::Secret;
 use crate::policy::{
     AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure, Pattern, PatternSet,
-    RateLimitPolicy, Routes, RuleSite, ScopeMap, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy,
+    RateLimitPolicy, Redactor, Routes, RuleSite, ScopeMap, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy,
     TracePolicy,
 };
 
@@ -92,7 +92,7 @@ impl Snapshot {
                 hide_denied_tools: false,
                 allow_origins: Vec::new(),
             },
-            logging: LoggingPolicy { audit_enabled: true, redact_keys: Vec::new() },
+            logging: LoggingPolicy { audit_enabled: true, redact_keys: Vec::new(), redactor: Redactor::default() },
             trace: TracePolicy { header: "x-trace-id".to_owned(), generate_if_missing: true },
             domain: DomainPolicy {
                 content_max_depth: 6,

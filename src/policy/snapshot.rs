@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crate::base::{Digest, Secret};
-use crate::policy::{PatternSet, RuleSite, ScopeMap};
+use crate::policy::{PatternSet, Redactor, RuleSite, ScopeMap};
 
 /// One valid policy, immutable. A request takes one and keeps it until its last byte.
 #[derive(Clone, Debug)]
@@ -155,6 +155,8 @@ pub struct SecurityPolicy {
 pub struct LoggingPolicy {
     pub audit_enabled: bool,
     pub redact_keys: Vec<String>,
+    /// Made of `redact_keys`.
+    pub redactor: Redactor,
 }
 
 /// `trace.*`.

@@ -35,6 +35,8 @@ pub struct Identity {
     pub request_id: String,
     /// Revision of the policy that permitted the call.
     pub policy_revision: u64,
+    /// Digest of its text: revisions are counted by each process for itself.
+    pub policy_digest: String,
     /// Whether an SSE answer is allowed (A4).
     pub streaming: bool,
     /// Whether the caller's scopes reach `tools/call`; told only where the policy hides denied tools.
@@ -141,6 +143,7 @@ mod tests {
             trace_id: "t".into(),
             request_id: "r".into(),
             policy_revision: 3,
+            policy_digest: "0123456789abcdef".into(),
             streaming: true,
             may_call_tools: true,
         }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::policy::Redactor;
 use crate::proxy::settings::{AccessLog as Settings, AccessLogFormat};
 
 const QUEUE_LINES: usize = 8192;
@@ -53,6 +54,8 @@ pub struct Entry<'a> {
     pub host: Option<&'a str>,
     pub trace_id: &'a str,
     pub duration_ms: u64,
+    /// `logging.redact_keys`, beside the names that are always hidden.
+    pub redactor: &'a Redactor,
 }
 
 impl Entry<'_> {
@@ -61,8 +64,8 @@ impl Entry<'_> {
     pub fn line(&self, format: AccessLogFormat) -> Option<String> {
         let at = i64::try_from(self.at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
         let at = at.unwrap_or_default();
-        let target = redacted(self.target);
-        let referer = self.referer.map(redacted);
+        let target = redacted(self.target, self.redactor);
+        let referer = self.referer.map(|referer| redacted(referer, self.redactor));
         match format {
             AccessLogFormat::Off => None,
             AccessLogFormat::Combined => Some(format!(
@@ -107,21 +110,45 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// A target or URL whose query's secret values are replaced. A key in percent-encoding counts as secret.
-fn redacted(target: &str) -> Cow<'_, str> {
-    let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
-    let pairs: Vec<Cow<'_, str>> = query
-        .split('&')
-        .map(|pair| match pair.split_once('=') {
-            Some((key, _)) if is_secret(key) => Cow::Owned(format!("{key}=[REDACTED]")),
-            _ => Cow::Borrowed(pair),
-        })
-        .collect();
-    Cow::Owned(format!("{path}?{}", pairs.join("&")))
+/// A target or URL without user and password, the secret values of its query and fragment replaced. `a[b][c]=`, as
+/// PHP reads it, is secret when any of its parts is; a key in percent-encoding counts as secret.
+fn redacted<'a>(target: &'a str, redactor: &Redactor) -> Cow<'a, str> {
+    let target = without_userinfo(target);
+    let Some(query) = target.find(['?', '#']) else { return target };
+    let mut out = target[..query].to_owned();
+    let mut rest = &target[query..];
+    while let Some(separator) = rest.chars().next() {
+        out.push(separator);
+        let pairs = &rest[separator.len_utf8()..];
+        let end = pairs.find(['&', ';', '#']).unwrap_or(pairs.len());
+        match pairs[..end].split_once('=') {
+            Some((key, _)) if is_secret(key, redactor) => {
+                out.push_str(key);
+                out.push_str("=[REDACTED]");
+            }
+            _ => out.push_str(&pairs[..end]),
+        }
+        rest = &pairs[end..];
+    }
+    Cow::Owned(out)
 }
 
-fn is_secret(key: &str) -> bool {
-    key.contains('%') || SECRET_KEYS.contains(&key.to_ascii_lowercase().replace('-', "_").as_str())
+fn without_userinfo(target: &str) -> Cow<'_, str> {
+    if let Some((scheme, rest)) = target.split_once("://") {
+        let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+        if let Some((user, _)) = authority.rsplit_once('@') {
+            return Cow::Owned(format!("{scheme}://[REDACTED]{}", &rest[user.len()..]));
+        }
+    }
+    Cow::Borrowed(target)
+}
+
+fn is_secret(key: &str, redactor: &Redactor) -> bool {
+    key.contains('%')
+        || key.split(['[', ']']).any(|part| {
+            let part = part.trim_matches(['+', ' ', '?']);
+            SECRET_KEYS.contains(&part.to_ascii_lowercase().replace('-', "_").as_str()) || redactor.covers(part)
+        })
 }
 
 /// The log's sending end and its thread; dropping it writes what is queued.
@@ -161,9 +188,13 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file anew before the next line is written (`SIGUSR1`).
+    /// Opens the file anew (`SIGUSR1`), also when no line follows.
     pub fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
+        // Wakes the thread. A full queue keeps it awake anyway.
+        if let Some(sender) = &self.sender {
+            let _ = sender.try_send(String::new());
+        }
     }
 
     /// Lines lost to a full queue so far.
@@ -194,6 +225,7 @@ fn write_lines(
     path: Option<&PathBuf>,
     reopen: &AtomicBool,
 ) {
+    // An empty line is no line: it asks for a look at the flag.
     while let Ok(first) = lines.recv() {
         if reopen.swap(false, Ordering::AcqRel) {
             // When it cannot be opened, the old file is better than none.
@@ -202,7 +234,8 @@ fn write_lines(
                 Err(error) => tracing::warn!(%error, "the access log cannot be reopened"),
             }
         }
-        let mut batch = std::iter::once(first).chain(lines.try_iter().take(256));
+        let batch = std::iter::once(first).chain(lines.try_iter().take(256));
+        let mut batch = batch.filter(|line| !line.is_empty());
         let written = batch.try_for_each(|line| writeln!(output, "{line}"));
         if let Err(error) = written.and_then(|()| output.flush()) {
             tracing::warn!(%error, "the access log cannot be written");
@@ -214,8 +247,9 @@ fn write_lines(
 mod tests {
     use super::*;
 
-    fn entry(target: &str) -> Entry<'_> {
+    fn entry<'a>(target: &'a str, redactor: &'a Redactor) -> Entry<'a> {
         Entry {
+            redactor,
             at_ms: 0,
             client: IpAddr::from([203, 0, 113, 1]),
             method: "GET",
@@ -233,7 +267,8 @@ mod tests {
 
     #[test]
     fn lines_hold_no_secrets_and_no_line_ends() {
-        let entry = entry("/x?a=1&Access-Token=s3cret&%74oken=s3cret&key");
+        let redactor = Redactor::default();
+        let entry = entry("/x?a=1&Access-Token=s3cret&%74oken=s3cret&key", &redactor);
         let combined = entry.line(AccessLogFormat::Combined).expect("a line");
         assert_eq!(
             combined,
@@ -247,6 +282,29 @@ mod tests {
     }
 
     #[test]
+    fn the_policys_keys_are_hidden_beside_the_usual_ones() {
+        let redactor = Redactor::new(&["Pin".to_owned()]);
+        for (target, expected) in [
+            ("/x?pin=s3cret&pins=4", "/x?pin=[REDACTED]&pins=4"),
+            ("/x?PIN=s3cret", "/x?PIN=[REDACTED]"),
+            ("/x?a[0][pin]=s3cret;b=1", "/x?a[0][pin]=[REDACTED];b=1"),
+            ("/x?user[password][]=s3cret", "/x?user[password][]=[REDACTED]"),
+            ("/x?+pin+=s3cret", "/x?+pin+=[REDACTED]"),
+            ("/x?a=1?token=2", "/x?a=1?token=2"),
+            ("/x??token=s3cret", "/x??token=[REDACTED]"),
+            ("/x#token=s3cret&a=1", "/x#token=[REDACTED]&a=1"),
+            ("/x?a=1#access_token=s3cret", "/x?a=1#access_token=[REDACTED]"),
+            ("http://me:s3cret@host/x?a=b@c", "http://[REDACTED]@host/x?a=b@c"),
+            ("http://host/@x", "http://host/@x"),
+            ("/x?", "/x?"),
+            ("/x?=&&=é", "/x?=&&=é"),
+            ("", ""),
+        ] {
+            assert_eq!(redacted(target, &redactor), expected, "{target}");
+        }
+    }
+
+    #[test]
     fn a_dropped_log_has_written_everything() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("access.log");
@@ -254,7 +312,7 @@ mod tests {
         let log = AccessLog::open(&settings).expect("opens");
         log.reopen();
         for _ in 0..50 {
-            log.write(&entry("/"));
+            log.write(&entry("/", &Redactor::default()));
         }
         drop(log);
         assert_eq!(std::fs::read_to_string(path).expect("readable").lines().count(), 50);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use crate::audit::{Record, Slot};
+use crate::audit::Slot;
 use crate::auth::{self, Verified};
 use crate::base::Principal;
 use crate::limits::Verdict;
@@ -16,18 +16,17 @@ use crate::policy::{
     AuthMode, Body, Credential, Decision, Denial, Facts, HttpMethod, Permit, ProtocolHeaders, Reason, Rule, Server,
     Snapshot, Wire, decide, may_call_tools,
 };
-use crate::protocol::{self, Envelope, Id, Identity, MethodClass, Refused};
+use crate::protocol::{self, Envelope, Id, Identity, Refused};
+use crate::proxy::asked::Asked;
 use crate::proxy::body::{self, ReadBody};
+use crate::proxy::framing::Head;
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
-use crate::proxy::media::media_type;
+use crate::proxy::ledger::{Ledger, Trail};
 use crate::proxy::pump::{self, Bounds, End};
 use crate::proxy::respond::{self, Marks};
 use crate::proxy::upstream::{Answer, push_header};
 use crate::telemetry::{UpstreamFailure, event};
-
-/// Request headers that an MCP upstream gets as the client sent them; nothing else passes.
-const PASSED: [&str; 4] = ["mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"];
 
 /// Serves one request on an MCP route.
 pub async fn serve(
@@ -37,17 +36,8 @@ pub async fn serve(
     policy: &Arc<Snapshot>,
     handle: &str,
 ) {
-    let request_headers = session.req_header().headers.clone();
-    let call = Call {
-        gateway,
-        ctx,
-        policy,
-        handle,
-        trace_id: headers::trace_id(&request_headers, &policy.trace),
-        request_id: uuid::Uuid::new_v4().to_string(),
-        headers: request_headers,
-    };
-    call.run(session).await;
+    let asked = Asked::of(&session.req_header().headers, policy);
+    Call { gateway, ctx, policy, handle, asked }.run(session).await;
 }
 
 /// The body as far as it came.
@@ -58,29 +48,21 @@ enum Input {
 }
 
 /// What is the same for all stages of a call.
-struct Call<'a> {
-    gateway: &'a Gateway,
-    ctx: &'a RequestContext,
-    policy: &'a Arc<Snapshot>,
-    handle: &'a str,
-    trace_id: String,
-    request_id: String,
-    headers: HeaderMap,
-}
-
-/// What is known about a call when its audit line is written.
-#[derive(Default)]
-struct Trail {
-    method: Option<MethodClass>,
-    tool: Option<String>,
-    bytes_in: u64,
+pub struct Call<'a> {
+    pub gateway: &'a Gateway,
+    pub ctx: &'a RequestContext,
+    pub policy: &'a Arc<Snapshot>,
+    /// As the path has it; may be unknown.
+    pub handle: &'a str,
+    pub asked: Asked,
 }
 
 impl Call<'_> {
     async fn run(&self, session: &mut Session) {
         let now_ms = self.gateway.clock.now_ms();
-        let malformed = headers::check_mcp(&self.headers, &self.policy.security.allow_origins).err();
-        let verified = self.credential(now_ms);
+        let request_headers = &session.req_header().headers;
+        let malformed = headers::check_mcp(request_headers, &self.policy.security.allow_origins).err();
+        let verified = self.credential(request_headers.get(header::AUTHORIZATION), now_ms);
         let principal: Result<&Principal, Reason> = match &verified {
             Ok(who) => Ok(who.principal()),
             Err(reason) => Err(*reason),
@@ -105,14 +87,14 @@ impl Call<'_> {
             Input::Whole(bytes) => Some(protocol::parse(bytes)),
             _ => None,
         };
-        let decoded = |name: &str| self.headers.get(name).map(|value| headers::decoded(value).unwrap_or_default());
-        let (version, method, name) = (decoded("mcp-protocol-version"), decoded("mcp-method"), decoded("mcp-name"));
+        let [version, method, name] =
+            ["mcp-protocol-version", "mcp-method", "mcp-name"].map(|name| self.asked.text(name));
         let facts = Facts {
             server: self.handle,
             http_method: if post { HttpMethod::Post } else { HttpMethod::Other },
             malformed,
             credential,
-            media_type: media_type(&self.headers),
+            media_type: self.asked.media_type,
             body: match (&input, &parsed) {
                 (Input::Whole(_), Some(Ok(envelope))) => Body::Call(envelope),
                 (Input::Whole(_), Some(Err(refused))) => Body::Refused(refused),
@@ -123,11 +105,12 @@ impl Call<'_> {
             headers: ProtocolHeaders { version: version.as_deref(), method: method.as_deref(), name: name.as_deref() },
         };
         let decision = decide(self.policy, &facts);
-        let trail = Trail::of(&decision, parsed.as_ref(), &input);
+        let bytes_in = if let Input::Whole(bytes) = &input { bytes.len() as u64 } else { 0 };
+        let trail = Trail::of(decision.method, parsed.as_ref(), bytes_in);
         let id = request_id(parsed.as_ref());
         if self.gateway.is_draining() {
             let denial = Denial::new(Reason::Draining, Rule::Builtin("drain"));
-            return self.deny(session, denial, &id, principal.ok(), &trail).await;
+            return Box::pin(self.deny(session, denial, &id, principal.ok(), &trail)).await;
         }
         let charged = self.charge(&decision, now_ms).await;
         match decision.settle(charged) {
@@ -135,19 +118,19 @@ impl Call<'_> {
                 if denial.reason == Reason::Unauthenticated {
                     self.gateway.failed_auth.record(self.ctx.client, now_ms);
                 }
-                self.deny(session, denial, &id, principal.ok(), &trail).await;
+                Box::pin(self.deny(session, denial, &id, principal.ok(), &trail)).await;
             }
             Ok(permit) => {
                 let (Ok(principal), Input::Whole(bytes)) = (principal, &input) else {
                     let denial = Denial::new(Reason::InternalError, Rule::Builtin("permit"));
-                    return self.deny(session, denial, &id, None, &trail).await;
+                    return Box::pin(self.deny(session, denial, &id, None, &trail)).await;
                 };
                 let slot = match self.policy.logging.audit_enabled {
                     true => match self.gateway.audit.reserve().await {
                         Ok(slot) => Some(slot),
                         Err(_) => {
                             let denial = Denial::new(Reason::AuditUnavailable, Rule::Builtin("audit"));
-                            return self.deny(session, denial, &id, Some(principal), &trail).await;
+                            return Box::pin(self.deny(session, denial, &id, Some(principal), &trail)).await;
                         }
                     },
                     false => None,
@@ -157,7 +140,7 @@ impl Call<'_> {
         }
     }
 
-    fn credential(&self, now_ms: u64) -> Result<Who, Reason> {
+    fn credential(&self, header: Option<&HeaderValue>, now_ms: u64) -> Result<Who, Reason> {
         if self.policy.auth.mode == AuthMode::None {
             return Ok(Who::Anonymous(Principal::anonymous(self.ctx.client)));
         }
@@ -165,8 +148,7 @@ impl Call<'_> {
         if limit > 0 && self.gateway.failed_auth.check(self.ctx.client, limit, now_ms).is_err() {
             return Err(Reason::RateLimited);
         }
-        let header = self.headers.get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
-        let token = auth::bearer(header)?;
+        let token = auth::bearer(header.map(HeaderValue::as_bytes))?;
         self.gateway.verifier.verify(self.policy, token, now_ms).map(Who::Bearer)
     }
 
@@ -186,7 +168,11 @@ impl Call<'_> {
     }
 
     fn marks(&self) -> Marks<'_> {
-        Marks { trace_header: &self.policy.trace.header, trace_id: &self.trace_id, request_id: &self.request_id }
+        Marks {
+            trace_header: &self.policy.trace.header,
+            trace_id: &self.asked.trace_id,
+            request_id: &self.asked.request_id,
+        }
     }
 
     async fn deny(
@@ -204,11 +190,14 @@ impl Call<'_> {
         let id = if notification { &Id::Absent } else { id };
         let (status, bytes_out) = respond::deny(session, &denial, id, self.marks()).await;
         let code = denial.reason.code();
+        if denial.reason == Reason::InternalError {
+            event::internal_error(&self.gateway.metrics, &self.asked.request_id, &denial.rule.to_string());
+        }
         self.count(trail, false, code);
         let mut record = self.record(principal, trail, status, bytes_out);
         record.decision = "deny";
         record.deny_code = Some(code);
-        record.rule = denial.rule.to_string();
+        record.rule = denial.rule.name();
         if !self.policy.logging.audit_enabled {
             // Switched off by the policy.
         } else if principal.is_none() {
@@ -234,19 +223,16 @@ impl Call<'_> {
         trail: &Trail,
     ) {
         let server = Arc::clone(permit.server());
-        let mut ledger = Ledger { call: self, open: true, slot, principal, trail, rule: permit.rule().to_string() };
+        let mut ledger = Ledger::open(self, slot, principal, trail, permit.rule());
         let Some(target) = self.gateway.targets.get(&server.upstream) else {
-            return self
-                .fail(session, ledger, Reason::UpstreamFailed, UpstreamFailure::Connect, id, Instant::now())
-                .await;
+            let failed = (Reason::UpstreamFailed, UpstreamFailure::Connect);
+            return Box::pin(self.fail(session, ledger, failed, id, Instant::now())).await;
         };
         let mut head = target.head(&server.handle, body.len());
-        push_header(&mut head, "X-Trace-Id", self.trace_id.as_bytes());
-        push_header(&mut head, "X-Request-Id", self.request_id.as_bytes());
-        for name in PASSED {
-            if let Some(value) = self.headers.get(name) {
-                push_header(&mut head, name, value.as_bytes());
-            }
+        push_header(&mut head, "X-Trace-Id", self.asked.trace_id.as_bytes());
+        push_header(&mut head, "X-Request-Id", self.asked.request_id.as_bytes());
+        for (name, value) in &self.asked.passed {
+            push_header(&mut head, name, value.as_bytes());
         }
         if target.upstream().identity {
             let identity = self.identity(&server, principal);
@@ -259,81 +245,83 @@ impl Call<'_> {
         }
         let sent = Instant::now();
         let timeouts = &self.gateway.settings.timeouts;
-        let answer = match target.exchange(&self.gateway.connector, head, body, timeouts).await {
+        let mut answer = match target.exchange(&self.gateway.connector, head, body, timeouts).await {
             Ok(answer) => answer,
-            Err(failure) => {
-                let reason =
-                    if failure == UpstreamFailure::Timeout { Reason::UpstreamTimeout } else { Reason::UpstreamFailed };
-                return self.fail(session, ledger, reason, failure, id, sent).await;
-            }
+            Err(failure) => return Box::pin(self.fail(session, ledger, failed(failure), id, sent)).await,
         };
-        if is_event_stream(answer.header()) {
+        if answer.head().is("text/event-stream") && answer.head().status == 200 {
             if !server.stream.enabled {
-                return self.fail(session, ledger, Reason::StreamingDisabled, UpstreamFailure::Garbage, id, sent).await;
+                let failed = (Reason::StreamingDisabled, UpstreamFailure::Garbage);
+                return Box::pin(self.fail(session, ledger, failed, id, sent)).await;
             }
-            return self.stream(session, answer, ledger, &server, principal, id, sent).await;
+            return Box::pin(self.stream(session, answer, ledger, &server, principal, id)).await;
         }
-        match self.whole(answer, &server).await {
-            Ok((mut header, bytes)) => {
-                respond::mark(&mut header, self.marks());
+        match self.whole(&mut answer, &server).await {
+            Ok((header, bytes)) => {
+                answer.finish();
                 let upstream = sent.elapsed();
-                let status = header.status.as_u16();
-                let length = bytes.len() as u64;
                 // With `durability = "written"` the answer ends after its audit line was written.
-                ledger.close(status, length, None).await;
+                ledger.close(header.status.as_u16(), bytes.len() as u64, None).await;
                 respond::write(session, header, bytes).await;
                 self.time(upstream);
             }
-            Err(UpstreamFailure::TooLarge) => {
-                self.fail(session, ledger, Reason::ResultTooLarge, UpstreamFailure::TooLarge, id, sent).await;
-            }
-            Err(failure) => {
-                let reason =
-                    if failure == UpstreamFailure::Timeout { Reason::UpstreamTimeout } else { Reason::UpstreamFailed };
-                self.fail(session, ledger, reason, failure, id, sent).await;
-            }
+            Err(failure) => Box::pin(self.fail(session, ledger, failed(failure), id, sent)).await,
         }
     }
 
     /// A plain answer: read whole, capped, its header reduced to what may pass.
-    async fn whole(&self, mut answer: Answer<'_>, server: &Server) -> Result<(ResponseHeader, Bytes), UpstreamFailure> {
-        let status = answer.header().status.as_u16();
-        let passes = matches!(status, 200 | 202 | 400 | 404);
-        if !passes {
+    async fn whole(&self, answer: &mut Answer, server: &Server) -> Result<(ResponseHeader, Bytes), UpstreamFailure> {
+        if !matches!(answer.head().status, 200 | 202 | 400 | 404) {
             return Err(UpstreamFailure::Garbage);
         }
         let limit = self.gateway.settings.timeouts.response_header;
         let bytes = answer.collect(server.limits.max_result_bytes, limit).await?;
-        if !bytes.is_empty() && !is_json(answer.header()) {
+        if !bytes.is_empty() && !answer.head().is("application/json") {
             return Err(UpstreamFailure::Garbage);
         }
-        let mut header = answer_header(answer.header(), status).ok_or(UpstreamFailure::Garbage)?;
-        respond::insert(&mut header, "Content-Length", itoa::Buffer::new().format(bytes.len()));
-        answer.finish().await;
+        let mut header = self.answer_header(answer.head()).ok_or(UpstreamFailure::Garbage)?;
+        respond::set(&mut header, header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         Ok((header, bytes))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one streamed call, each used once")]
+    /// The header of an answer: what may pass of the upstream's, and our marks.
+    fn answer_header(&self, upstream: &Head) -> Option<ResponseHeader> {
+        let mut header = ResponseHeader::build_no_case(upstream.status, Some(12)).ok()?;
+        for (name, value) in &upstream.passed {
+            respond::set(&mut header, name.clone(), value.clone());
+        }
+        respond::mark(&mut header, self.marks());
+        Some(header)
+    }
+
     async fn stream(
         &self,
         session: &mut Session,
-        answer: Answer<'_>,
+        answer: Answer,
         mut ledger: Ledger<'_, '_>,
         server: &Server,
         principal: &Principal,
         id: &Id<'_>,
-        sent: Instant,
     ) {
-        let Some(mut header) = answer_header(answer.header(), 200) else {
-            return self.fail(session, ledger, Reason::UpstreamFailed, UpstreamFailure::Garbage, id, sent).await;
-        };
-        respond::insert(&mut header, "Content-Type", "text/event-stream");
-        respond::insert(&mut header, "Cache-Control", "no-cache, no-transform");
-        respond::insert(&mut header, "X-Accel-Buffering", "no");
-        respond::insert(&mut header, "X-eMCP-Stream-Max-Seconds", &server.stream.max_stream_seconds.to_string());
-        respond::insert(&mut header, "X-eMCP-Heartbeat-Seconds", &server.stream.heartbeat_seconds.to_string());
-        respond::insert(&mut header, "Transfer-Encoding", "chunked");
-        respond::mark(&mut header, self.marks());
+        const MAX_SECONDS: HeaderName = HeaderName::from_static("x-emcp-stream-max-seconds");
+        const HEARTBEAT_SECONDS: HeaderName = HeaderName::from_static("x-emcp-heartbeat-seconds");
+        let Some(mut header) = self.answer_header(answer.head()) else { return };
+        let fixed = [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "no-cache, no-transform"),
+            (HeaderName::from_static("x-accel-buffering"), "no"),
+        ];
+        for (name, value) in fixed {
+            respond::set(&mut header, name, HeaderValue::from_static(value));
+        }
+        respond::set(&mut header, MAX_SECONDS, HeaderValue::from(server.stream.max_stream_seconds));
+        respond::set(&mut header, HEARTBEAT_SECONDS, HeaderValue::from(server.stream.heartbeat_seconds));
+        if session.req_header().version == http::Version::HTTP_10 {
+            // It knows no chunks: the end of the connection is the end of the stream.
+            session.set_keepalive(None);
+        } else {
+            respond::set(&mut header, header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let metrics = &self.gateway.metrics;
         metrics.stream_opened();
         let opened = Instant::now();
@@ -343,17 +331,14 @@ impl Call<'_> {
         });
         let stall = self.gateway.settings.timeouts.write_stall;
         let summary = if session.write_response_header(Box::new(header), false).await.is_ok() {
-            let bounds = Bounds::of(server, token_end, stall, id, self.gateway.streams_end.clone());
+            let bounds = Bounds::of(server, token_end, stall, id, self.gateway.streams_end.clone(), metrics);
             pump::pump(session, answer, bounds).await
         } else {
-            pump::Summary { end: End::ClientGone, bytes: 0, heartbeats: 0 }
+            pump::Summary { end: End::ClientGone, bytes: 0 }
         };
-        for _ in 0..summary.heartbeats {
-            metrics.heartbeat();
-        }
         metrics.stream_closed(summary.end.label(), micros(opened.elapsed()));
         if let End::Upstream(failure) = summary.end {
-            event::upstream_failed(metrics, &server.handle, failure, &self.request_id, "stream broke off");
+            event::upstream_failed(metrics, &server.handle, failure, &self.asked.request_id, "stream broke off");
         }
         ledger.close(200, summary.bytes, summary.end.detail()).await;
     }
@@ -363,20 +348,20 @@ impl Call<'_> {
         &self,
         session: &mut Session,
         mut ledger: Ledger<'_, '_>,
-        reason: Reason,
-        failure: UpstreamFailure,
+        (reason, failure): (Reason, UpstreamFailure),
         id: &Id<'_>,
         sent: Instant,
     ) {
         let upstream = sent.elapsed();
         if !matches!(reason, Reason::ResultTooLarge | Reason::StreamingDisabled) {
-            event::upstream_failed(&self.gateway.metrics, self.handle, failure, &self.request_id, reason.code());
+            event::upstream_failed(&self.gateway.metrics, self.handle, failure, &self.asked.request_id, reason.code());
         }
         let denial = Denial::new(reason, Rule::Builtin("upstream"));
         let detail = match reason {
             Reason::ResultTooLarge | Reason::StreamingDisabled => reason.code(),
             _ => failure.as_str(),
         };
+        ledger.code = reason.code();
         ledger.close(reason.status(), 0, Some(detail)).await;
         respond::deny(session, &denial, id, self.marks()).await;
         self.time(upstream);
@@ -385,93 +370,22 @@ impl Call<'_> {
     fn identity(&self, server: &Server, principal: &Principal) -> Identity {
         Identity {
             context: principal.context().as_str().to_owned(),
-            identity: principal.identity().to_owned(),
+            identity: principal.identity().to_string(),
             user_id: principal.user_id(),
             server: server.handle.to_string(),
-            trace_id: self.trace_id.clone(),
-            request_id: self.request_id.clone(),
+            trace_id: self.asked.trace_id.to_string(),
+            request_id: self.asked.request_id.to_string(),
             policy_revision: self.policy.revision,
+            policy_digest: self.policy.digest.clone(),
             streaming: server.stream.enabled,
             may_call_tools: self.policy.security.hide_denied_tools && may_call_tools(self.policy, server, principal),
         }
-    }
-
-    fn count(&self, trail: &Trail, allowed: bool, code: &'static str) {
-        let method = trail.method.unwrap_or(MethodClass::Unknown);
-        self.gateway.metrics.decision(self.handle, method, allowed, code);
     }
 
     fn time(&self, upstream: Duration) {
         let total = micros(self.ctx.started.elapsed());
         let upstream = micros(upstream);
         self.gateway.metrics.request_seconds(total, upstream, total.saturating_sub(upstream));
-    }
-
-    fn record(&self, principal: Option<&Principal>, trail: &Trail, status: u16, bytes_out: u64) -> Record {
-        let client_request_id = self.headers.get("x-request-id").and_then(|value| value.to_str().ok());
-        Record {
-            timestamp_ms: self.gateway.clock.now_ms(),
-            request_id: self.request_id.clone(),
-            client_request_id: client_request_id.map(str::to_owned),
-            trace_id: self.trace_id.clone(),
-            server_handle: self.handle.to_owned(),
-            method: trail.method.unwrap_or(MethodClass::Unknown).as_str().to_owned(),
-            status,
-            actor_user_id: principal.and_then(Principal::user_id),
-            context: principal.map_or("unknown", |principal| principal.context().as_str()),
-            duration_ms: u64::try_from(self.ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            task_id: None,
-            rate_limit_identity: principal
-                .map_or_else(|| format!("ip:{}", self.ctx.client), |principal| principal.identity().to_owned()),
-            decision: "allow",
-            deny_code: None,
-            tool: trail.tool.clone(),
-            rule: String::new(),
-            policy_revision: self.policy.revision,
-            bytes_in: trail.bytes_in,
-            bytes_out,
-            peer: Some(self.ctx.client),
-            outcome: None,
-        }
-    }
-}
-
-/// The audit line of a permitted call: written once, also when the call is dropped half-way.
-struct Ledger<'a, 'c> {
-    call: &'a Call<'c>,
-    open: bool,
-    /// `None` when the policy switches the audit off: the call is counted all the same.
-    slot: Option<Slot>,
-    principal: &'a Principal,
-    trail: &'a Trail,
-    rule: String,
-}
-
-impl Ledger<'_, '_> {
-    async fn close(&mut self, status: u16, bytes_out: u64, detail: Option<&'static str>) {
-        if let Some((slot, record)) = self.entry(status, bytes_out, detail) {
-            let _ = slot.write(record).await;
-        }
-    }
-
-    fn entry(&mut self, status: u16, bytes_out: u64, detail: Option<&'static str>) -> Option<(Slot, Record)> {
-        if !std::mem::take(&mut self.open) {
-            return None;
-        }
-        self.call.count(self.trail, true, "ok");
-        let slot = self.slot.take()?;
-        let mut record = self.call.record(Some(self.principal), self.trail, status, bytes_out);
-        record.rule = std::mem::take(&mut self.rule);
-        record.outcome = detail;
-        Some((slot, record))
-    }
-}
-
-impl Drop for Ledger<'_, '_> {
-    fn drop(&mut self) {
-        if let Some((slot, record)) = self.entry(0, 0, Some("aborted")) {
-            drop(slot.write(record));
-        }
     }
 }
 
@@ -490,20 +404,6 @@ impl Who {
     }
 }
 
-impl Trail {
-    fn of(decision: &Decision, parsed: Option<&Result<Envelope<'_>, Refused<'_>>>, input: &Input) -> Self {
-        let tool = match parsed {
-            Some(Ok(envelope)) => envelope.name.as_deref().map(str::to_owned),
-            _ => None,
-        };
-        let bytes_in = match input {
-            Input::Whole(bytes) => bytes.len() as u64,
-            _ => 0,
-        };
-        Self { method: Some(decision.method), tool, bytes_in }
-    }
-}
-
 fn request_id<'a>(parsed: Option<&'a Result<Envelope<'_>, Refused<'_>>>) -> Id<'a> {
     match parsed {
         Some(Ok(envelope)) => envelope.id.clone(),
@@ -512,25 +412,14 @@ fn request_id<'a>(parsed: Option<&'a Result<Envelope<'_>, Refused<'_>>>) -> Id<'
     }
 }
 
-/// The header of an answer, reduced to what may pass.
-fn answer_header(upstream: &ResponseHeader, status: u16) -> Option<ResponseHeader> {
-    let mut header = ResponseHeader::build(status, Some(12)).ok()?;
-    for (name, value) in &headers::mcp_response_headers(&upstream.headers) {
-        header.insert_header(name.clone(), value.clone()).ok()?;
-    }
-    Some(header)
-}
-
-fn is_event_stream(header: &ResponseHeader) -> bool {
-    content_type(header).is_some_and(|kind| kind.starts_with("text/event-stream"))
-}
-
-fn is_json(header: &ResponseHeader) -> bool {
-    content_type(header).is_some_and(|kind| kind.starts_with("application/json"))
-}
-
-fn content_type(header: &ResponseHeader) -> Option<String> {
-    Some(header.headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?.trim().to_ascii_lowercase())
+/// What the caller is told of an upstream's failure.
+const fn failed(failure: UpstreamFailure) -> (Reason, UpstreamFailure) {
+    let reason = match failure {
+        UpstreamFailure::TooLarge => Reason::ResultTooLarge,
+        UpstreamFailure::Timeout => Reason::UpstreamTimeout,
+        _ => Reason::UpstreamFailed,
+    };
+    (reason, failure)
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -8,23 +8,27 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::protocols::l4::stream::Stream as Transport;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use pingora::proxy::Session;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+
+use crate::telemetry::ConnectionRefusal;
 
 /// How many connections are open, in all and per address.
 #[derive(Debug)]
@@ -55,22 +59,30 @@ impl Gate {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// A place for a connection from `address`, if there is one.
+    /// Connections that may be open.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub const fn max(&self) -> usize {
+        self.max
+    }
+
+    /// A place for a connection from `address`.
+    ///
+    /// # Errors
+    /// Which bound is reached.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, ConnectionRefusal> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
+            return Err(ConnectionRefusal::Limit);
         }
         let mut addresses = self.addresses.lock();
         let count = addresses.entry(address).or_insert(0);
         if *count >= self.per_address {
             drop(addresses);
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
+            return Err(ConnectionRefusal::PerAddress);
         }
         *count += 1;
-        Some(Place { gate: Arc::clone(self), address })
+        Ok(Place { gate: Arc::clone(self), address })
     }
 }
 
@@ -87,10 +99,20 @@ impl Drop for Place {
     }
 }
 
+/// What gathers is sent when it reaches this size.
+const GATHER: usize = 16 * 1024;
+/// An idle connection keeps no larger buffer than this.
+const KEEP: usize = 2 * 1024;
+
 /// A client's connection.
 #[derive(Debug)]
 pub struct Connection {
-    transport: Transport,
+    socket: TcpStream,
+    digest: Arc<SocketDigest>,
+    /// Whether what is written waits for the flush.
+    gathers: AtomicBool,
+    /// Written by Pingora, not yet sent.
+    out: Vec<u8>,
     header_timeout: Duration,
     /// Whether bytes that arrive now belong to a header.
     in_header: AtomicBool,
@@ -102,11 +124,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Wraps an accepted stream; the first header's time runs from now.
+    /// Wraps an accepted socket; the first header's time runs from now.
     #[must_use]
-    pub fn new(transport: Transport, header_timeout: Duration, place: Place) -> Self {
+    pub fn new(socket: TcpStream, peer: SocketAddr, header_timeout: Duration, place: Place) -> Self {
+        let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+        let _ = digest.peer_addr.set(Some(peer.into()));
         Self {
-            transport,
+            socket,
+            digest: Arc::new(digest),
+            gathers: AtomicBool::new(false),
+            out: Vec::new(),
             header_timeout,
             in_header: AtomicBool::new(true),
             deadline: Some(Box::pin(sleep(header_timeout))),
@@ -116,6 +143,18 @@ impl Connection {
         }
     }
 
+    /// The connection that a session runs on.
+    #[must_use]
+    pub fn of(session: &Session) -> Option<&Self> {
+        session.as_downstream().stream()?.as_any().downcast_ref()
+    }
+
+    /// The answer at hand is whole: its header and body are to leave in one segment. Until the request is done, what
+    /// is written waits for a flush, which Pingora gives at the end of the body.
+    pub fn gather(&self) {
+        self.gathers.store(true, Ordering::Relaxed);
+    }
+
     /// The header has been read: its deadline no longer applies.
     pub fn header_done(&self) {
         self.in_header.store(false, Ordering::Relaxed);
@@ -123,41 +162,119 @@ impl Connection {
 
     /// The request has been answered: the next byte starts a header.
     pub fn request_done(&self) {
+        self.gathers.store(false, Ordering::Relaxed);
         self.answered.fetch_add(1, Ordering::Relaxed);
         self.in_header.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends all that gathered.
+    fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut sent = 0;
+        let result = loop {
+            if sent == self.out.len() {
+                break Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut self.socket).poll_write(cx, &self.out[sent..]) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => sent += count,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        self.out.drain(..sent);
+        if self.out.is_empty() {
+            self.out.shrink_to(KEEP);
+        }
+        result
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let in_header = this.in_header.load(Ordering::Relaxed);
-        if !in_header {
-            this.deadline = None;
-        }
         let before = buf.filled().len();
-        let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
-        if in_header {
-            let answered = this.answered.load(Ordering::Relaxed);
-            if this.lines.request != answered {
-                this.lines = HeaderLines { request: answered, ..HeaderLines::default() };
-            }
-            let arrived = buf.filled().len() > before;
-            if arrived && !this.lines.accept(&buf.filled()[before..]) {
-                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-            }
-            if arrived && this.deadline.is_none() && !this.lines.ended {
-                this.deadline = Some(Box::pin(sleep(this.header_timeout)));
-            }
-            if let Some(deadline) = &mut this.deadline
-                && deadline.as_mut().poll(cx).is_ready()
-            {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
+        let polled = Pin::new(&mut this.socket).poll_read(cx, buf);
+        if !this.in_header.load(Ordering::Relaxed) {
+            this.deadline = None;
+            return polled;
+        }
+        let answered = this.answered.load(Ordering::Relaxed);
+        if this.lines.request != answered {
+            this.lines = HeaderLines { request: answered, ..HeaderLines::default() };
+        }
+        let arrived = buf.filled().len() > before;
+        if arrived && !this.lines.accept(&buf.filled()[before..]) {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        if this.lines.ended {
+            this.deadline = None;
+        } else if arrived && this.deadline.is_none() {
+            this.deadline = Some(Box::pin(sleep(this.header_timeout)));
+        }
+        if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         polled
     }
 }
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.gathers.load(Ordering::Relaxed) || self.out.len() + buf.len() > GATHER {
+            ready!(self.send(cx))?;
+            return Pin::new(&mut self.socket).poll_write(cx, buf);
+        }
+        self.out.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.send(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.send(cx))?;
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        // A client that left is no error of ours.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Ssl for Connection {}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.digest))
+    }
+}
+
+impl Peek for Connection {}
 
 /// Watches the line ends of one request's header, whatever pieces it comes in.
 #[derive(Debug, Default)]
@@ -200,67 +317,6 @@ impl HeaderLines {
     }
 }
 
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
-    }
-}
-
-#[async_trait]
-impl Shutdown for Connection {
-    async fn shutdown(&mut self) {
-        Shutdown::shutdown(&mut self.transport).await;
-    }
-}
-
-impl UniqueID for Connection {
-    fn id(&self) -> UniqueIDType {
-        self.transport.id()
-    }
-}
-
-impl Ssl for Connection {}
-
-impl GetTimingDigest for Connection {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.transport.get_timing_digest()
-    }
-}
-
-impl GetProxyDigest for Connection {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.transport.get_proxy_digest()
-    }
-}
-
-impl GetSocketDigest for Connection {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.transport.get_socket_digest()
-    }
-}
-
-impl Peek for Connection {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,10 +346,10 @@ mod tests {
         let (one, two) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let first = gate.enter(one).expect("free");
         let _second = gate.enter(one).expect("free");
-        assert!(gate.enter(one).is_none(), "per address");
+        assert_eq!(gate.enter(one).err(), Some(ConnectionRefusal::PerAddress));
         let _third = gate.enter(two).expect("free");
-        assert!(gate.enter(two).is_none(), "in all");
+        assert_eq!(gate.enter(two).err(), Some(ConnectionRefusal::Limit));
         drop(first);
-        assert!(gate.enter(two).is_some());
+        assert!(gate.enter(two).is_ok());
     }
 }

@@ -29,7 +29,7 @@ use crate::proxy::respond::{self, Marks};
 use crate::proxy::settings::{AccessLogFormat, Settings};
 use crate::proxy::upstream::Target;
 use crate::proxy::{call, headers};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ProxyReading};
 
 /// What the gateway is built from; the composition root owns each part.
 pub struct Parts {
@@ -72,7 +72,7 @@ impl Gateway {
     pub fn new(parts: Parts, streams_end: watch::Receiver<bool>) -> std::io::Result<Self> {
         let mut targets = std::collections::HashMap::new();
         for (name, upstream) in &parts.settings.upstreams {
-            targets.insert(name.clone(), Target::new(name, upstream)?);
+            targets.insert(name.clone(), Target::new(upstream)?);
         }
         let cms = match &parts.settings.cms {
             None => None,
@@ -143,6 +143,19 @@ impl Gateway {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// What is read when somebody scrapes.
+    #[must_use]
+    pub fn reading(&self) -> ProxyReading {
+        ProxyReading {
+            requests_in_flight: self.in_flight(),
+            connections_open: self.gate.open() as u64,
+            connections_limit: self.gate.max() as u64,
+            in_flight_bytes: self.in_flight_bytes() as u64,
+            in_flight_limit_bytes: self.settings.in_flight_bytes as u64,
+            access_log_dropped: self.access_log.dropped(),
+        }
+    }
+
     /// Bytes of bodies held now.
     #[must_use]
     pub fn in_flight_bytes(&self) -> usize {
@@ -155,19 +168,17 @@ pub struct RequestContext {
     pub(in crate::proxy) started: Instant,
     pub(in crate::proxy) client: IpAddr,
     pub(in crate::proxy) peer: IpAddr,
-    is_mcp: bool,
+    /// Whether the site itself is asked for.
+    is_cms: bool,
     counted: bool,
 }
 
 impl Gateway {
-    fn connection(session: &Session) -> Option<&Connection> {
-        session.as_downstream().stream()?.as_any().downcast_ref::<Connection>()
-    }
-
     async fn refuse(&self, session: &mut Session, policy: &Snapshot, reason: Reason) {
-        let trace_id = headers::trace_id(&session.req_header().headers, &policy.trace);
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = headers::new_id();
+        let trace_id = headers::trace_id(&session.req_header().headers, &policy.trace, &request_id);
         let marks = Marks { trace_header: &policy.trace.header, trace_id: &trace_id, request_id: &request_id };
+        self.metrics.refused(reason);
         let denial = Denial::new(reason, Rule::Builtin("route"));
         respond::deny(session, &denial, &Id::Absent, marks).await;
     }
@@ -183,11 +194,11 @@ impl ProxyHttp for Front {
     fn new_ctx(&self) -> Self::CTX {
         self.0.in_flight.fetch_add(1, Ordering::Relaxed);
         let nobody = IpAddr::from([0, 0, 0, 0]);
-        RequestContext { started: Instant::now(), client: nobody, peer: nobody, is_mcp: false, counted: true }
+        RequestContext { started: Instant::now(), client: nobody, peer: nobody, is_cms: false, counted: true }
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
-        if let Some(connection) = Gateway::connection(session) {
+        if let Some(connection) = Connection::of(session) {
             connection.header_done();
         }
         if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
@@ -217,7 +228,6 @@ impl ProxyHttp for Front {
         let target = target.as_deref().map_err(|_| Reason::BadRequest);
         match target.and_then(|target| route(&policy.routes, target)) {
             Ok(Route::Mcp { server }) => {
-                ctx.is_mcp = true;
                 call::serve(&self.0, session, ctx, &policy, &server).await;
                 Ok(true)
             }
@@ -226,10 +236,12 @@ impl ProxyHttp for Front {
                 Ok(true)
             }
             Ok(Route::Cms) if self.0.cms.is_some() => {
+                ctx.is_cms = true;
                 edit(session.req_header_mut(), headers::strip_for_cms);
                 Ok(false)
             }
             Ok(Route::Cms) => {
+                ctx.is_cms = true;
                 let page = Page::without_cms(session.req_header().uri.path());
                 respond::page(session, page).await;
                 Ok(true)
@@ -298,11 +310,11 @@ impl ProxyHttp for Front {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&pingora::Error>, ctx: &mut Self::CTX) {
-        if let Some(connection) = Gateway::connection(session) {
+        if let Some(connection) = Connection::of(session) {
             connection.request_done();
         }
         let status = session.response_written().map_or(0, |header| header.status.as_u16());
-        if !ctx.is_mcp {
+        if ctx.is_cms {
             self.0.metrics.cms_request(status);
         }
         if self.0.settings.access_log.format != AccessLogFormat::Off {
@@ -326,6 +338,7 @@ impl ProxyHttp for Front {
                     .and_then(|header| header.headers.get("x-trace-id")?.to_str().ok())
                     .unwrap_or_default(),
                 duration_ms,
+                redactor: &self.0.policy.load().logging.redactor,
             });
         }
         if std::mem::take(&mut ctx.counted) {

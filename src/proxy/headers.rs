@@ -1,6 +1,7 @@
 //! What is checked, taken away and let through among HTTP headers.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,9 +29,6 @@ const HOP_BY_HOP: [&str; 7] =
 /// Headers that `Connection` may not name away: framing and routing hang on them.
 const NEVER_NAMED: [&str; 5] = ["host", "content-length", "transfer-encoding", "content-type", "upgrade"];
 
-const UPSTREAM_RESPONSE: [&str; 5] =
-    ["content-type", "cache-control", "mcp-session-id", "mcp-protocol-version", "retry-after"];
-
 /// Checks that hold for every request: size, repeated headers, framing, `Host`.
 ///
 /// # Errors
@@ -46,7 +44,8 @@ pub fn check_request(
     if headers.len() > limits.max_headers || bytes > limits.max_header_bytes {
         return Err(Reason::HeadersTooLarge);
     }
-    for name in headers.keys() {
+    let repeated = headers.keys_len() < headers.len();
+    for name in headers.keys().filter(|_| repeated) {
         let name = name.as_str();
         let single = SINGLETONS.contains(&name) || name.starts_with("mcp-") || name == trace.header;
         if single && headers.get_all(name).iter().nth(1).is_some() {
@@ -102,8 +101,12 @@ pub fn check_host(host: Option<&str>, server_names: &[String]) -> Result<(), Rea
 
 /// Whether only the sidecar may write this header, in the spelling with underscores too.
 fn is_ours(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
-    name.starts_with("x-mcp-sidecar-") || name.starts_with("x-accel-")
+    let name = name.as_str().as_bytes();
+    let starts_with = |prefix: &[u8]| {
+        name.len() >= prefix.len()
+            && name.iter().zip(prefix).all(|(byte, wanted)| byte == wanted || (*byte == b'_' && *wanted == b'-'))
+    };
+    starts_with(b"x-mcp-sidecar-") || starts_with(b"x-accel-")
 }
 
 /// Removes from a CMS request what only we may write, what would override the routed path behind our back, `Proxy`
@@ -146,19 +149,6 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     }
 }
 
-/// The response headers of an MCP upstream that a client gets; everything else (`Set-Cookie`, `Location`, …) stays
-/// behind. A `Connection` header cannot remove any of them.
-#[must_use]
-pub fn mcp_response_headers(upstream: &HeaderMap) -> HeaderMap {
-    let mut passed = HeaderMap::with_capacity(UPSTREAM_RESPONSE.len());
-    for name in UPSTREAM_RESPONSE {
-        if let Some(value) = upstream.get(name) {
-            passed.insert(HeaderName::from_static(name), value.clone());
-        }
-    }
-    passed
-}
-
 /// The value of an `Mcp-*` header, `=?base64?…?=` decoded; `None` when it is not readable text.
 #[must_use]
 pub fn decoded(value: &HeaderValue) -> Option<Cow<'_, str>> {
@@ -169,14 +159,25 @@ pub fn decoded(value: &HeaderValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The trace id: the client's (trimmed, at most 128 characters, printable ASCII only), else a new UUID v4 when
+/// A new random id: a UUID v4.
+#[must_use]
+pub fn new_id() -> Arc<str> {
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    Arc::from(&*uuid::Uuid::new_v4().as_hyphenated().encode_lower(&mut text))
+}
+
+/// The trace id: the client's (trimmed, at most 128 characters, printable ASCII only), else the request's own id when
 /// `generate_if_missing`, else empty.
 #[must_use]
-pub fn trace_id(headers: &HeaderMap, policy: &TracePolicy) -> String {
-    let sent = headers.get(policy.header.as_str()).map(HeaderValue::as_bytes).unwrap_or_default();
-    let printable = sent.iter().filter(|byte| matches!(byte, b' '..=b'~')).map(|byte| char::from(*byte));
-    let id: String = printable.collect::<String>().trim().chars().take(128).collect();
-    if id.is_empty() && policy.generate_if_missing { uuid::Uuid::new_v4().to_string() } else { id }
+pub fn trace_id(headers: &HeaderMap, policy: &TracePolicy, request_id: &Arc<str>) -> Arc<str> {
+    if let Some(sent) = headers.get(policy.header.as_str()) {
+        let printable = sent.as_bytes().iter().filter(|byte| matches!(byte, b' '..=b'~')).map(|byte| char::from(*byte));
+        let id: String = printable.collect::<String>().trim().chars().take(128).collect();
+        if !id.is_empty() {
+            return id.into();
+        }
+    }
+    if policy.generate_if_missing { Arc::clone(request_id) } else { Arc::from("") }
 }
 
 #[cfg(test)]
@@ -284,8 +285,6 @@ mod tests {
             map(&[("x_a", "1"), ("proxy", "1"), ("x-rewrite-url", "/"), ("x-mcp-sidecar-x", "1"), ("a", "1")]);
         strip_for_cms(&mut cms);
         assert_eq!(cms, map(&[("a", "1")]));
-        let passed = mcp_response_headers(&map(&[("set-cookie", "a"), ("location", "/"), ("retry-after", "1")]));
-        assert_eq!(passed, map(&[("retry-after", "1")]));
     }
 
     #[test]
@@ -293,7 +292,11 @@ mod tests {
         assert_eq!(decoded(&HeaderValue::from_static(" a ")).as_deref(), Some("a"));
         assert_eq!(decoded(&HeaderValue::from_static("=?base64?w6k=?=")).as_deref(), Some("é"));
         assert_eq!(decoded(&HeaderValue::from_static("=?base64?!?=")), None);
-        assert_eq!(trace_id(&map(&[("x-trace-id", " a\tb ")]), &trace()), "ab");
-        assert_eq!(trace_id(&map(&[("x-trace-id", "  ")]), &trace()).len(), 36);
+        let own = new_id();
+        assert_eq!(own.len(), 36);
+        assert_eq!(&*trace_id(&map(&[("x-trace-id", " a\tb ")]), &trace(), &own), "ab");
+        assert_eq!(trace_id(&map(&[("x-trace-id", "  ")]), &trace(), &own), own);
+        let none = TracePolicy { generate_if_missing: false, ..trace() };
+        assert_eq!(&*trace_id(&map(&[]), &none, &own), "");
     }
 }

@@ -9,13 +9,17 @@
 //! were judged.
 
 pub mod access_log;
+mod asked;
 mod body;
 mod budget;
 mod call;
+mod channel;
 mod client_address;
 mod connection;
+mod framing;
 mod gateway;
 mod headers;
+mod ledger;
 mod media;
 pub mod path;
 mod pool;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use pingora::ErrorType;
 use pingora::proxy::Session;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -14,7 +15,10 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::policy::{Server, StreamPolicy};
 use crate::protocol::{EventScanner, HEARTBEAT, Id, rpc_error_event};
 use crate::proxy::upstream::Answer;
-use crate::telemetry::{StreamEnd, UpstreamFailure as Failure};
+use crate::telemetry::{Metrics, StreamEnd, UpstreamFailure as Failure};
+
+/// The most that is written at once; the reader has `timeouts.write_stall` for each piece.
+const PIECE: usize = 16 * 1024;
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +78,6 @@ impl End {
 pub struct Summary {
     pub end: End,
     pub bytes: u64,
-    pub heartbeats: u64,
 }
 
 /// When a stream has to end by itself.
@@ -88,6 +91,8 @@ pub struct Bounds<'a> {
     pub id: &'a Id<'a>,
     /// Resolves when streams must end for a shutdown.
     pub drained: tokio::sync::watch::Receiver<bool>,
+    /// Where heartbeats are counted as they are sent.
+    pub metrics: &'a Metrics,
 }
 
 impl<'a> Bounds<'a> {
@@ -99,13 +104,15 @@ impl<'a> Bounds<'a> {
         write_stall: Duration,
         id: &'a Id<'a>,
         drained: tokio::sync::watch::Receiver<bool>,
+        metrics: &'a Metrics,
     ) -> Self {
-        Self { policy: server.stream, max_bytes: server.limits.max_stream_bytes, token_end, write_stall, id, drained }
+        let max_bytes = server.limits.max_stream_bytes;
+        Self { policy: server.stream, max_bytes, token_end, write_stall, id, drained, metrics }
     }
 }
 
 /// Pumps until the end. The response header has been written; the body is ended here.
-pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>) -> Summary {
+pub async fn pump(session: &mut Session, answer: Answer, bounds: Bounds<'_>) -> Summary {
     let heartbeat = Duration::from_secs(u64::from(bounds.policy.heartbeat_seconds));
     let mut deadline = Instant::now() + Duration::from_secs(u64::from(bounds.policy.max_stream_seconds));
     let mut at_deadline = End::Deadline;
@@ -117,7 +124,6 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
     let mut scanner = EventScanner::new(bounds.policy.max_event_bytes);
     let mut out = Out { session, bytes: 0, deadline, stall: bounds.write_stall };
     let mut drained = bounds.drained.clone();
-    let mut heartbeats = 0;
 
     // The upstream is read by one future that lives as long as the pump, so that no select cancels half a read.
     let (sender, mut chunks) = mpsc::channel::<Bytes>(1);
@@ -136,7 +142,7 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
         }
     };
     tokio::pin!(reading);
-    let mut finished: Option<Result<Option<Answer<'_>>, Failure>> = None;
+    let mut finished: Option<Result<Option<Answer>, Failure>> = None;
     let mut last_write = Instant::now();
 
     let end = loop {
@@ -154,21 +160,24 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
                     Some(Ok(answer)) => {
                         // What is left is no whole event; SSE says that it is discarded by the reader.
                         let tail = scanner.finish();
-                        if let Some(tail) = tail && let Err(end) = out.write(tail).await {
+                        let last = scanner.next_event().map(|event| event.0);
+                        let rest = last.or(tail).unwrap_or_default();
+                        if out.bytes + rest.len() as u64 > bounds.max_bytes {
+                            break End::TooLarge;
+                        }
+                        if let Err(end) = out.write(rest).await {
                             break end;
                         }
                         if let Some(answer) = answer {
-                            answer.finish().await;
+                            answer.finish();
                         }
                         break End::Complete;
                     }
                     None => break End::Upstream(Failure::Closed),
                 },
                 Some(chunk) => {
-                    if scanner.push(chunk).is_err() {
-                        break End::TooLarge;
-                    }
-                    let mut ended = None;
+                    // The events ahead of one that is too large still pass.
+                    let mut ended = scanner.push(chunk).is_err().then_some(End::TooLarge);
                     while let Some(event) = scanner.next_event() {
                         if out.bytes + event.0.len() as u64 > bounds.max_bytes {
                             ended = Some(End::TooLarge);
@@ -190,7 +199,7 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
                 if let Err(end) = out.write(Bytes::from_static(HEARTBEAT)).await {
                     break end;
                 }
-                heartbeats += 1;
+                bounds.metrics.heartbeat();
                 last_write = Instant::now();
             }
         }
@@ -198,15 +207,25 @@ pub async fn pump(session: &mut Session, answer: Answer<'_>, bounds: Bounds<'_>)
     let bytes = out.bytes;
     conclude(session, end, &bounds).await;
     if end == End::ClientGone && !bounds.policy.abort_on_disconnect && finished.is_none() {
-        // The work is to be finished though nobody listens: read on, within the deadline.
-        chunks.close();
-        let _ = timeout_at(deadline, async {
-            let mut reading = reading;
-            let _ = (&mut reading).await;
-        })
-        .await;
+        // The work is to be finished though nobody listens: read on and drop what comes, within the same bounds.
+        let discarding = async {
+            let mut left = bounds.max_bytes.saturating_sub(bytes);
+            while let Some(chunk) = chunks.recv().await {
+                left = left.checked_sub(chunk.len() as u64)?;
+            }
+            Some(())
+        };
+        tokio::select! {
+            () = sleep_until(deadline) => {}
+            () = raised(&mut drained) => {}
+            // All was taken: what the reading comes to decides.
+            None = discarding => {}
+            result = &mut reading => if let Ok(Some(answer)) = result {
+                answer.finish();
+            },
+        }
     }
-    Summary { end, bytes, heartbeats }
+    Summary { end, bytes }
 }
 
 /// Ends the body: with a last JSON-RPC error event where the client still listens.
@@ -243,17 +262,19 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    async fn write(&mut self, bytes: Bytes) -> Result<(), End> {
-        let length = bytes.len() as u64;
-        let stalled_at = Instant::now() + self.stall;
-        match timeout_at(stalled_at.min(self.deadline), self.session.write_response_body(Some(bytes), false)).await {
-            Ok(Ok(())) => {
-                self.bytes += length;
-                Ok(())
+    /// Writes in pieces, so that a slow reader of a large event is not taken for one that has stopped.
+    async fn write(&mut self, mut bytes: Bytes) -> Result<(), End> {
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(PIECE));
+            let length = piece.len() as u64;
+            let until = (Instant::now() + self.stall).min(self.deadline);
+            match timeout_at(until, self.session.write_response_body(Some(piece), false)).await {
+                Ok(Ok(())) => self.bytes += length,
+                Ok(Err(error)) if *error.etype() != ErrorType::WriteTimedout => return Err(End::ClientGone),
+                _ => return Err(End::Stalled),
             }
-            Ok(Err(_)) => Err(End::ClientGone),
-            Err(_) => Err(End::Stalled),
         }
+        Ok(())
     }
 }
 

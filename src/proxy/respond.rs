@@ -1,12 +1,14 @@
 //! One function turns a denial into the answer: body, status, headers.
 
 use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use crate::origin::Page;
 use crate::policy::{Denial, Reason, Wire};
 use crate::protocol::{Id, rpc_error, transport_error};
+use crate::proxy::connection::Connection;
 
 /// What every answer on an MCP route carries.
 #[derive(Clone, Copy, Debug)]
@@ -29,10 +31,10 @@ pub async fn deny(session: &mut Session, denial: &Denial, id: &Id<'_>, marks: Ma
         return (500, 0);
     };
     if let Some(seconds) = denial.retry_after_s {
-        insert(&mut header, "Retry-After", &seconds.max(1).to_string());
+        set(&mut header, header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     if reason == Reason::MethodNotAllowed {
-        insert(&mut header, "Allow", "POST");
+        set(&mut header, header::ALLOW, HeaderValue::from_static("POST"));
     }
     if closes(reason) {
         session.set_keepalive(None);
@@ -58,29 +60,43 @@ const fn closes(reason: Reason) -> bool {
 /// The header of a JSON answer.
 #[must_use]
 pub fn json_header(status: u16, length: usize, marks: Marks<'_>) -> Option<ResponseHeader> {
-    let mut header = ResponseHeader::build(status, Some(8)).ok()?;
-    insert(&mut header, "Content-Type", "application/json");
-    insert(&mut header, "Content-Length", itoa::Buffer::new().format(length));
-    insert(&mut header, "Cache-Control", "no-cache, private");
+    let mut header = ResponseHeader::build_no_case(status, Some(8)).ok()?;
+    set(&mut header, header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    set(&mut header, header::CONTENT_LENGTH, HeaderValue::from(length));
+    set(&mut header, header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     mark(&mut header, marks);
     Some(header)
 }
 
 /// Adds the trace id and our request id.
 pub fn mark(header: &mut ResponseHeader, marks: Marks<'_>) {
-    if !marks.trace_id.is_empty() {
-        insert(header, marks.trace_header, marks.trace_id);
+    const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+    if !marks.trace_id.is_empty()
+        && let Ok(name) = HeaderName::from_bytes(marks.trace_header.as_bytes())
+    {
+        text(header, name, marks.trace_id);
     }
-    insert(header, "X-Request-Id", marks.request_id);
+    text(header, REQUEST_ID, marks.request_id);
+}
+
+/// Sets a header.
+pub fn set(header: &mut ResponseHeader, name: HeaderName, value: HeaderValue) {
+    // Both are valid by their types.
+    let _ = header.insert_header(name, value);
 }
 
 /// Sets a header; a value that no header can carry is left out.
-pub fn insert(header: &mut ResponseHeader, name: &str, value: &str) {
-    let _ = header.insert_header(name.to_owned(), value);
+pub fn text(header: &mut ResponseHeader, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        set(header, name, value);
+    }
 }
 
 /// Writes header and body; a client that left is no error of ours.
 pub async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) {
+    if let Some(connection) = Connection::of(session) {
+        connection.gather();
+    }
     if session.write_response_header(Box::new(header), body.is_empty()).await.is_ok() && !body.is_empty() {
         let _ = session.write_response_body(Some(body), true).await;
     }
@@ -89,11 +105,13 @@ pub async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) {
 /// Answers with a page of our own; without its body to a `HEAD`.
 pub async fn page(session: &mut Session, page: Page) {
     let body = Bytes::from(page.body());
-    let Ok(mut header) = ResponseHeader::build(page.status, Some(8)) else { return };
+    let Ok(mut header) = ResponseHeader::build_no_case(page.status, Some(8)) else { return };
     for (name, value) in page.headers() {
-        insert(&mut header, name, value);
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            text(&mut header, name, value);
+        }
     }
-    insert(&mut header, "Content-Length", itoa::Buffer::new().format(body.len()));
+    set(&mut header, header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     let head_only = session.req_header().method == http::Method::HEAD;
     write(session, header, if head_only { Bytes::new() } else { body }).await;
 }

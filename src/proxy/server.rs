@@ -6,13 +6,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pingora::apps::ServerApp;
-use pingora::protocols::{GetSocketDigest, SocketDigest};
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use tokio::sync::watch;
@@ -20,7 +18,7 @@ use tokio::sync::watch;
 use crate::proxy::connection::Connection;
 use crate::proxy::gateway::{Front, Gateway};
 use crate::proxy::pool;
-use crate::telemetry::ConnectionRefusal;
+use crate::telemetry::{ConnectionRefusal, event};
 
 /// Listens on an address, with address reuse, so that a restart does not wait.
 ///
@@ -99,6 +97,8 @@ impl Workers {
 
 async fn work(service: Service, listeners: Vec<TcpListener>, mut phase: watch::Receiver<Phase>) {
     let (closing, closing_watch) = watch::channel(false);
+    let limits = Arc::clone(&service.gateway.limits);
+    tokio::spawn(async move { limits.connect().await });
     let mut accepting = Vec::new();
     for listener in listeners {
         let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { continue };
@@ -137,24 +137,23 @@ async fn accept(service: Service, listener: tokio::net::TcpListener, closing: wa
                 continue;
             }
         };
-        let Some(place) = gateway.gate().enter(address.ip().to_canonical()) else {
-            gateway.metrics().connection_refused(ConnectionRefusal::Limit);
-            continue;
+        let peer = address.ip().to_canonical();
+        let place = match gateway.gate().enter(peer) {
+            Ok(place) => place,
+            Err(why) => {
+                event::connection_refused(gateway.metrics(), why, peer);
+                continue;
+            }
         };
         let _ = stream.set_nodelay(true);
-        let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-        let _ = digest.peer_addr.set(Some(address.into()));
-        let mut transport = pingora::protocols::l4::stream::Stream::from(stream);
-        transport.set_socket_digest(digest);
-        let connection = Connection::new(transport, header_timeout, place);
+        let connection = Connection::new(stream, address, header_timeout, place);
+        gateway.metrics().connection_accepted();
         let (service, closing) = (service.clone(), closing.clone());
         tokio::spawn(async move {
-            service.gateway.metrics().connection_opened();
             let mut next: Option<pingora::protocols::Stream> = Some(Box::new(connection));
             while let Some(stream) = next.take() {
                 next = service.proxy.process_new(stream, &closing).await;
             }
-            service.gateway.metrics().connection_closed();
         });
     }
 }

@@ -2,17 +2,20 @@
 //!
 //! A call is never sent twice: once a byte was written, a failure is the answer.
 
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use pingora::connectors::TransportConnector;
-use pingora::http::ResponseHeader;
-use pingora::protocols::Stream;
-use pingora::protocols::http::v1::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
-use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{timeout, timeout_at};
 
+use crate::proxy::channel::Channel;
+use crate::proxy::framing::{Framing, Garbage, Head, Piece};
 use crate::proxy::pool;
 use crate::proxy::settings::{Address, Timeouts, Upstream};
 use crate::telemetry::UpstreamFailure as Failure;
@@ -21,13 +24,28 @@ use crate::telemetry::UpstreamFailure as Failure;
 const MAX_INFORMATIONAL: usize = 5;
 /// Bodies up to this size are written together with the head.
 const ONE_WRITE: usize = 64 * 1024;
+/// Read at once: at first, since most answers are small, and while an answer fills it.
+const READ: usize = 4 * 1024;
+const READ_LARGE: usize = 64 * 1024;
+/// Bodies of a declared length up to this size get their memory at once.
+const RESERVE: usize = 1024 * 1024;
 
 /// Opens and keeps the connections to one upstream.
 pub struct Target {
-    name: String,
+    /// Its place in each worker's pool.
+    id: usize,
     upstream: Upstream,
-    peer: HttpPeer,
-    host: String,
+    route: Route,
+    /// The request target, cut where the handle goes.
+    path: Vec<String>,
+    /// What every head goes on with, up to the length of the body.
+    fixed: Vec<u8>,
+}
+
+enum Route {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+    Tls(Box<HttpPeer>),
 }
 
 impl Target {
@@ -35,26 +53,39 @@ impl Target {
     ///
     /// # Errors
     /// When the address does not resolve.
-    pub fn new(name: &str, upstream: &Upstream) -> std::io::Result<Self> {
-        let (peer, host) = match &upstream.address {
-            Address::Unix(path) => {
-                let path = path.to_str().ok_or(std::io::ErrorKind::InvalidInput)?;
-                let peer = HttpPeer::new_uds(path, false, String::new())
-                    .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error.to_string()))?;
-                (peer, "localhost".to_owned())
-            }
+    pub fn new(upstream: &Upstream) -> std::io::Result<Self> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let (route, host) = match &upstream.address {
+            Address::Unix(path) => (Route::Unix(path.clone()), "localhost".to_owned()),
             Address::Tcp { host, port, tls } => {
-                let address = std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), *port))?
-                    .next()
-                    .ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+                let mut addresses = (host.as_str(), *port).to_socket_addrs()?;
+                let address = addresses.next().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
                 let default_port = if *tls { 443 } else { 80 };
                 let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
                 let authority = if *port == default_port { bracketed } else { format!("{bracketed}:{port}") };
                 // A TLS peer with an empty name would not be verified.
-                (HttpPeer::new(address, *tls, host.clone()), authority)
+                let route = match tls {
+                    true => Route::Tls(Box::new(HttpPeer::new(address, true, host.clone()))),
+                    false => Route::Tcp(address),
+                };
+                (route, authority)
             }
         };
-        Ok(Self { name: name.to_owned(), upstream: upstream.clone(), peer, host })
+        let mut fixed = b" HTTP/1.1\r\n".to_vec();
+        push_header(&mut fixed, "Host", host.as_bytes());
+        push_header(&mut fixed, "Content-Type", b"application/json");
+        push_header(&mut fixed, "Accept", b"application/json, text/event-stream");
+        for (name, value) in &upstream.headers {
+            push_header(&mut fixed, name, value.expose());
+        }
+        fixed.extend_from_slice(b"Content-Length: ");
+        Ok(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            upstream: upstream.clone(),
+            route,
+            path: upstream.path.split("{server}").map(str::to_owned).collect(),
+            fixed,
+        })
     }
 
     /// What `sidecar.toml` says about it.
@@ -68,21 +99,15 @@ impl Target {
     pub fn head(&self, server: &str, body_length: usize) -> Vec<u8> {
         let mut head = Vec::with_capacity(1024 + body_length.min(ONE_WRITE));
         head.extend_from_slice(b"POST ");
-        if self.upstream.path.contains("{server}") {
-            head.extend_from_slice(self.upstream.path.replace("{server}", server).as_bytes());
-        } else {
-            head.extend_from_slice(self.upstream.path.as_bytes());
+        for (index, part) in self.path.iter().enumerate() {
+            if index > 0 {
+                head.extend_from_slice(server.as_bytes());
+            }
+            head.extend_from_slice(part.as_bytes());
         }
-        head.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-        head.extend_from_slice(self.host.as_bytes());
-        head.extend_from_slice(
-            b"\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: ",
-        );
+        head.extend_from_slice(&self.fixed);
         head.extend_from_slice(itoa::Buffer::new().format(body_length).as_bytes());
         head.extend_from_slice(b"\r\n");
-        for (name, value) in &self.upstream.headers {
-            push_header(&mut head, name, value.expose());
-        }
         head
     }
 
@@ -96,61 +121,38 @@ impl Target {
         mut head: Vec<u8>,
         body: &Bytes,
         timeouts: &Timeouts,
-    ) -> Result<Answer<'_>, Failure> {
+    ) -> Result<Answer, Failure> {
         head.extend_from_slice(b"\r\n");
-        let mut stream = match pool::take(&self.name) {
-            Some(stream) => stream,
-            None => self.connect(connector, timeouts.connect).await?,
+        let channel = match pool::take(self.id) {
+            Some(channel) => channel,
+            // Rare and large: boxed, so that it is not a part of every call's future.
+            None => Box::pin(self.connect(connector, timeouts.connect)).await?,
         };
-        let written = timeout(timeouts.response_header, async {
-            if body.len() <= ONE_WRITE {
-                head.extend_from_slice(body);
-                stream.write_all(&head).await?;
-            } else {
-                stream.write_all(&head).await?;
-                stream.write_all(body).await?;
-            }
-            stream.flush().await
+        let mut wire = Wire { channel, buffer: BytesMut::with_capacity(READ), step: READ };
+        let deadline = tokio::time::Instant::now() + timeouts.response_header;
+        timeout_at(deadline, async {
+            // An upstream may answer early and stop reading: its answer is read even when the write failed.
+            let written = wire.write(&mut head, body).await;
+            let head = wire.head().await?;
+            Ok(Answer { pool: self.id, wire, reusable: head.keeps && written.is_ok(), head })
         })
-        .await;
-        // An upstream may answer early and stop reading: its answer is read even when the write failed.
-        let write_failed = !matches!(written, Ok(Ok(())));
-        let mut session = HttpSession::new(stream);
-        let read = timeout(timeouts.response_header, async {
-            for _ in 0..=MAX_INFORMATIONAL {
-                session.read_response().await.map_err(|error| header_failure(&error))?;
-                match session.get_status().map(|status| status.as_u16()) {
-                    Some(101) | None => return Err(Failure::Garbage),
-                    Some(100..=199) => {}
-                    Some(_) => return Ok(()),
+        .await
+        .unwrap_or(Err(Failure::Timeout))
+    }
+
+    async fn connect(&self, connector: &TransportConnector, limit: Duration) -> Result<Channel, Failure> {
+        let connecting = async {
+            Some(match &self.route {
+                Route::Unix(path) => Channel::Unix(UnixStream::connect(path).await.ok()?),
+                Route::Tcp(address) => {
+                    let socket = TcpStream::connect(address).await.ok()?;
+                    socket.set_nodelay(true).ok()?;
+                    Channel::Tcp(socket)
                 }
-            }
-            Err(Failure::Garbage)
-        })
-        .await;
-        match read {
-            Err(_) => Err(Failure::Timeout),
-            Ok(Err(failure)) => Err(failure),
-            Ok(Ok(())) => {
-                let header = session.resp_header().cloned().ok_or(Failure::Garbage)?;
-                Ok(Answer { target: self, session, header, reusable: !write_failed })
-            }
-        }
-    }
-
-    async fn connect(&self, connector: &TransportConnector, limit: Duration) -> Result<Stream, Failure> {
-        match timeout(limit, connector.new_stream(&self.peer)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            _ => Err(Failure::Connect),
-        }
-    }
-}
-
-fn header_failure(error: &pingora::Error) -> Failure {
-    use pingora::ErrorType;
-    match error.etype() {
-        ErrorType::ConnectionClosed | ErrorType::ReadError => Failure::Closed,
-        _ => Failure::Garbage,
+                Route::Tls(peer) => Channel::Tls(connector.new_stream(peer.as_ref()).await.ok()?),
+            })
+        };
+        timeout(limit, connecting).await.ok().flatten().ok_or(Failure::Connect)
     }
 }
 
@@ -162,27 +164,90 @@ pub fn push_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
     head.extend_from_slice(b"\r\n");
 }
 
+impl From<Garbage> for Failure {
+    fn from(_: Garbage) -> Self {
+        Self::Garbage
+    }
+}
+
+/// A connection, and what was read from it and not yet used.
+struct Wire {
+    channel: Channel,
+    buffer: BytesMut,
+    /// How much is read next.
+    step: usize,
+}
+
+impl Wire {
+    async fn write(&mut self, head: &mut Vec<u8>, body: &Bytes) -> std::io::Result<()> {
+        if body.len() <= ONE_WRITE {
+            head.extend_from_slice(body);
+            self.channel.write_all(head).await?;
+        } else {
+            self.channel.write_all(head).await?;
+            self.channel.write_all(body).await?;
+        }
+        self.channel.flush().await
+    }
+
+    /// Reads more; `false` at the connection's end.
+    async fn read(&mut self) -> Result<bool, Failure> {
+        self.buffer.reserve(self.step);
+        let count = self.channel.read_buf(&mut self.buffer).await.map_err(|_| Failure::Closed)?;
+        self.step = if count >= self.step { READ_LARGE } else { READ };
+        Ok(count > 0)
+    }
+
+    async fn head(&mut self) -> Result<Head, Failure> {
+        let mut informational = 0;
+        loop {
+            if !self.buffer.is_empty()
+                && let Some(head) = Head::take(&mut self.buffer)?
+            {
+                match head.status {
+                    101 => return Err(Failure::Garbage),
+                    100..=199 if informational < MAX_INFORMATIONAL => informational += 1,
+                    200..=599 => return Ok(head),
+                    _ => return Err(Failure::Garbage),
+                }
+            } else if !self.read().await? {
+                return Err(Failure::Closed);
+            }
+        }
+    }
+}
+
 /// An answer whose header was read; dropping it aborts the request upstream.
-pub struct Answer<'a> {
-    target: &'a Target,
-    session: HttpSession,
-    header: ResponseHeader,
+pub struct Answer {
+    pool: usize,
+    wire: Wire,
+    head: Head,
     reusable: bool,
 }
 
-impl Answer<'_> {
+impl Answer {
     /// Status and headers.
     #[must_use]
-    pub const fn header(&self) -> &ResponseHeader {
-        &self.header
+    pub const fn head(&self) -> &Head {
+        &self.head
     }
 
-    /// The next piece of the body; `None` at its end.
+    /// The next piece of the body; `None` at its end. Nothing is lost when the future is dropped.
     ///
     /// # Errors
     /// When the upstream closed early or broke its framing.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        self.session.read_body_bytes().await.map_err(|_| Failure::Closed)
+        loop {
+            match self.head.framing.take(&mut self.wire.buffer)? {
+                Piece::Data(data) => return Ok(Some(data)),
+                Piece::End => return Ok(None),
+                Piece::More => {}
+            }
+            if !self.wire.read().await? {
+                self.reusable = false;
+                return if self.head.framing.ends_with_connection() { Ok(None) } else { Err(Failure::Closed) };
+            }
+        }
     }
 
     /// The whole body, up to `cap` bytes.
@@ -190,53 +255,40 @@ impl Answer<'_> {
     /// # Errors
     /// [`Failure::TooLarge`] beyond the cap, [`Failure::Timeout`] after `limit`, else how it broke.
     pub async fn collect(&mut self, cap: usize, limit: Duration) -> Result<Bytes, Failure> {
-        let declared = self
-            .header
-            .headers
-            .get(http::header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.parse::<usize>().ok());
-        if declared.is_some_and(|length| length > cap) {
-            return Err(Failure::TooLarge);
+        if let Framing::Length(length) = self.head.framing {
+            let length = usize::try_from(length).ok().filter(|length| *length <= cap).ok_or(Failure::TooLarge)?;
+            if self.wire.buffer.len() >= length {
+                // It came with the head, as a rule.
+                self.head.framing = Framing::Done;
+                return Ok(self.wire.buffer.split_to(length).freeze());
+            }
         }
-        timeout(limit, async {
-            let mut first: Option<Bytes> = None;
-            let mut rest: Vec<u8> = Vec::new();
-            let mut length = 0;
-            while let Some(chunk) = self.next().await? {
-                length += chunk.len();
-                if length > cap {
-                    return Err(Failure::TooLarge);
-                }
-                match first.take() {
-                    None if rest.is_empty() => first = Some(chunk),
-                    None => rest.extend_from_slice(&chunk),
-                    Some(earlier) => {
-                        rest.reserve(declared.unwrap_or(0).max(length));
-                        rest.extend_from_slice(&earlier);
-                        rest.extend_from_slice(&chunk);
-                    }
-                }
-            }
-            if declared.is_some_and(|declared| declared != length) {
-                return Err(Failure::Closed);
-            }
-            Ok(first.unwrap_or_else(|| Bytes::from(rest)))
-        })
-        .await
-        .unwrap_or(Err(Failure::Timeout))
+        timeout(limit, self.gather(cap)).await.unwrap_or(Err(Failure::Timeout))
     }
 
-    /// Gives the connection back for the next call, where its framing allows.
-    pub async fn finish(mut self) {
-        if !self.reusable || !self.session.is_body_done() {
-            return;
+    async fn gather(&mut self, cap: usize) -> Result<Bytes, Failure> {
+        let unframed = self.head.framing == Framing::Close;
+        let mut whole = match self.head.framing {
+            Framing::Length(length) => Vec::with_capacity(usize::try_from(length).unwrap_or(RESERVE).min(RESERVE)),
+            _ => Vec::new(),
+        };
+        while let Some(piece) = self.next().await? {
+            if whole.len() + piece.len() > cap {
+                return Err(Failure::TooLarge);
+            }
+            whole.extend_from_slice(&piece);
         }
-        self.session.respect_keepalive();
-        if self.session.will_keepalive()
-            && let Some(stream) = self.session.reuse().await
-        {
-            pool::give_back(&self.target.name, stream);
+        // Without a length only the document itself tells whether the connection was closed too early.
+        if unframed && !whole.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(&whole).is_err() {
+            return Err(Failure::Closed);
+        }
+        Ok(whole.into())
+    }
+
+    /// Gives the connection back for the next call, where the body has been read and nothing came behind it.
+    pub fn finish(self) {
+        if self.reusable && self.head.framing == Framing::Done && self.wire.buffer.is_empty() {
+            pool::give_back(self.pool, self.wire.channel);
         }
     }
 }

@@ -7,10 +7,12 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, Value};
 use arc_swap::ArcSwapOption;
+use thread_local::ThreadLocal;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::{Breaker, Call, Latency, LatencySnapshot, Settings};
+use crate::telemetry::StoreError;
 
 /// How long one attempt to connect may take, in its own task; callers wait for their own timeout only.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,27 +40,37 @@ pub struct Stats {
     pub errors: u64,
     /// Calls that ran into the timeout.
     pub timeouts: u64,
+    /// The same errors, in the order of [`StoreError::ALL`].
+    pub by_kind: [u64; StoreError::ALL.len()],
     /// How long calls took that went out, failed ones included.
     pub latency: LatencySnapshot,
 }
 
 /// A handle on one Redis; clones share everything. Needs a tokio runtime when called, not when made.
+///
+/// Each thread that calls has a connection of its own, driven by its own runtime: a call wakes no other thread, and
+/// calls that are ready together leave in one write. Breaker and counters are shared.
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
 struct Shared {
     client: Client,
     timeout: Duration,
+    threads: ThreadLocal<Arc<Slot>>,
+    breaker: Breaker,
+    /// Where the breaker's clock starts: wall time may jump, this does not.
+    started: Instant,
+    errors: [AtomicU64; StoreError::ALL.len()],
+    latency: Latency,
+}
+
+/// A thread's connection.
+#[derive(Default)]
+struct Slot {
     current: ArcSwapOption<MultiplexedConnection>,
     connecting: AtomicBool,
     /// Woken whenever an attempt to connect has ended.
     attempted: Notify,
-    breaker: Breaker,
-    /// Where the breaker's clock starts: wall time may jump, this does not.
-    started: Instant,
-    errors: AtomicU64,
-    timeouts: AtomicU64,
-    latency: Latency,
 }
 
 /// Why a call brought no answer; only logged and counted.
@@ -81,13 +93,10 @@ impl Connection {
         Ok(Self(Arc::new(Shared {
             client: Client::open(info).map_err(|_| InvalidUrl)?,
             timeout: settings.timeout,
-            current: ArcSwapOption::empty(),
-            connecting: AtomicBool::new(false),
-            attempted: Notify::new(),
+            threads: ThreadLocal::new(),
             breaker: Breaker::default(),
             started: Instant::now(),
-            errors: AtomicU64::new(0),
-            timeouts: AtomicU64::new(0),
+            errors: Default::default(),
             latency: Latency::default(),
         })))
     }
@@ -97,7 +106,7 @@ impl Connection {
     /// # Errors
     /// When there is no connection by then. Later calls try again.
     pub async fn connect(&self) -> Result<(), Unavailable> {
-        match timeout(CONNECT_TIMEOUT, self.live()).await {
+        match timeout(CONNECT_TIMEOUT, self.live(&self.0.slot())).await {
             Ok(Some(_)) => Ok(()),
             _ => Err(Unavailable),
         }
@@ -113,9 +122,10 @@ impl Connection {
             return Err(Unavailable);
         }
         let sent = Instant::now();
+        let slot = shared.slot();
         let mut used = None;
         let attempt = async {
-            let live = self.live().await.ok_or(Failure::NotConnected)?;
+            let live = self.live(&slot).await.ok_or(Failure::NotConnected)?;
             used = Some(live.clone());
             call.run(&mut MultiplexedConnection::clone(&live)).await.map_err(Failure::Redis)
         };
@@ -129,7 +139,7 @@ impl Connection {
                 Ok(value)
             }
             Err(failure) => {
-                self.note(&failure, used);
+                self.note(&failure, &slot, used);
                 Err(Unavailable)
             }
         }
@@ -138,7 +148,7 @@ impl Connection {
     /// One section of `INFO`, waiting up to a second; passes by the breaker.
     pub(in crate::redis) async fn info(&self, section: &str) -> Result<String, Unavailable> {
         let ask = async {
-            let live = self.live().await.ok_or(Unavailable)?;
+            let live = self.live(&self.0.slot()).await.ok_or(Unavailable)?;
             let mut connection = MultiplexedConnection::clone(&live);
             ::redis::cmd("INFO").arg(section).query_async(&mut connection).await.map_err(|_| Unavailable)
         };
@@ -149,11 +159,13 @@ impl Connection {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = &self.0;
+        let by_kind: [u64; _] = std::array::from_fn(|kind| shared.errors[kind].load(Ordering::Relaxed));
         Stats {
             open: shared.breaker.is_open(),
             openings: shared.breaker.openings(),
-            errors: shared.errors.load(Ordering::Relaxed),
-            timeouts: shared.timeouts.load(Ordering::Relaxed),
+            errors: by_kind.iter().sum(),
+            timeouts: by_kind[StoreError::Timeout as usize],
+            by_kind,
             latency: shared.latency.snapshot(),
         }
     }
@@ -165,51 +177,46 @@ impl Connection {
     }
 
     /// The connection; where there is none, the outcome of the next attempt to make one.
-    async fn live(&self) -> Option<Arc<MultiplexedConnection>> {
-        if let Some(live) = self.0.current.load_full() {
+    async fn live(&self, slot: &Arc<Slot>) -> Option<Arc<MultiplexedConnection>> {
+        if let Some(live) = slot.current.load_full() {
             return Some(live);
         }
-        let attempted = self.0.attempted.notified();
+        let attempted = slot.attempted.notified();
         tokio::pin!(attempted);
         attempted.as_mut().enable();
-        if let Some(live) = self.0.current.load_full() {
+        if let Some(live) = slot.current.load_full() {
             return Some(live);
         }
-        self.connect_in_background();
+        self.connect_in_background(slot);
         attempted.await;
-        self.0.current.load_full()
+        slot.current.load_full()
     }
 
     /// Starts an attempt to connect unless one is under way.
-    fn connect_in_background(&self) {
-        if self.0.connecting.swap(true, Ordering::AcqRel) {
+    fn connect_in_background(&self, slot: &Arc<Slot>) {
+        if slot.connecting.swap(true, Ordering::AcqRel) {
             return;
         }
-        let shared = self.0.clone();
+        let attempt = Attempt(Arc::clone(slot));
+        let client = self.0.client.clone();
         tokio::spawn(async move {
-            let attempt = Attempt(shared);
-            let shared = &attempt.0;
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(None)
                 .set_response_timeout(None)
                 .set_pipeline_buffer_size(PIPELINE);
-            match timeout(CONNECT_TIMEOUT, shared.client.get_multiplexed_async_connection_with_config(&config)).await {
-                Ok(Ok(connection)) => shared.current.store(Some(Arc::new(connection))),
+            match timeout(CONNECT_TIMEOUT, client.get_multiplexed_async_connection_with_config(&config)).await {
+                Ok(Ok(connection)) => attempt.0.current.store(Some(Arc::new(connection))),
                 Ok(Err(error)) => tracing::debug!(%error, "cannot connect to redis"),
                 Err(_) => tracing::debug!("connecting to redis timed out"),
             }
         });
     }
 
-    fn note(&self, failure: &Failure, used: Option<Arc<MultiplexedConnection>>) {
+    fn note(&self, failure: &Failure, slot: &Arc<Slot>, used: Option<Arc<MultiplexedConnection>>) {
         let shared = &self.0;
-        shared.errors.fetch_add(1, Ordering::Relaxed);
+        shared.errors[failure.kind() as usize].fetch_add(1, Ordering::Relaxed);
         let broken = match failure {
-            Failure::Timeout => {
-                shared.timeouts.fetch_add(1, Ordering::Relaxed);
-                false
-            }
-            Failure::NotConnected => false,
+            Failure::Timeout | Failure::NotConnected => false,
             Failure::Redis(error) => error.is_unrecoverable_error(),
         };
         let opened = shared.breaker.fail(shared.elapsed_ms());
@@ -221,17 +228,17 @@ impl Connection {
         if let Some(used) = used
             && (broken || shared.breaker.is_open())
         {
-            let now = shared.current.load();
+            let now = slot.current.load();
             if now.as_ref().is_some_and(|now| Arc::ptr_eq(now, &used)) {
-                shared.current.compare_and_swap(&*now, None);
-                self.connect_in_background();
+                slot.current.compare_and_swap(&*now, None);
+                self.connect_in_background(slot);
             }
         }
     }
 }
 
 /// Ends an attempt to connect, however it ends, and lets those go who wait for it.
-struct Attempt(Arc<Shared>);
+struct Attempt(Arc<Slot>);
 
 impl Drop for Attempt {
     fn drop(&mut self) {
@@ -241,6 +248,11 @@ impl Drop for Attempt {
 }
 
 impl Shared {
+    /// The connection of the thread that asks.
+    fn slot(&self) -> Arc<Slot> {
+        Arc::clone(self.threads.get_or_default())
+    }
+
     fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -250,6 +262,23 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The client holds the password.
         f.debug_struct("Connection").field("open", &self.is_open()).finish_non_exhaustive()
+    }
+}
+
+impl Failure {
+    fn kind(&self) -> StoreError {
+        match self {
+            Self::Timeout => StoreError::Timeout,
+            Self::NotConnected => StoreError::Connection,
+            Self::Redis(error) if error.is_io_error() || error.is_connection_dropped() => StoreError::Connection,
+            Self::Redis(error) => match error.code() {
+                Some("READONLY" | "MISCONF" | "NOREPLICAS") => StoreError::ReadOnly,
+                Some("OOM") => StoreError::OutOfMemory,
+                // How Redis begins what a script ran into.
+                Some("ERR" | "NOSCRIPT" | "BUSY" | "WRONGTYPE" | "UNKILLABLE") => StoreError::Script,
+                _ => StoreError::Other,
+            },
+        }
     }
 }
 

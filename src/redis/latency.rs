@@ -1,8 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the histogram's buckets in microseconds; the last bucket has none.
-const BOUNDS_US: [u64; 9] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000];
+use crate::telemetry::STORE_BOUNDS_US as BOUNDS_US;
 
 /// A histogram of how long calls took, kept in atomics so that whoever exports it only reads.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _, Sqlite, SqlitePool, Transaction};
 
 use crate::store::{Dialect, Settings, Tables};
+use crate::telemetry::{DatabaseError, DatabaseErrors, PoolReading};
 
 /// A database that cannot be used or did not answer. For the log only: the text may name files and columns.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,7 @@ pub struct Pool {
     sqlite: SqlitePool,
     tables: Tables,
     statements: Arc<AtomicU64>,
+    errors: Arc<DatabaseErrors>,
 }
 
 impl Pool {
@@ -57,7 +59,7 @@ impl Pool {
             .acquire_timeout(settings.acquire_timeout)
             .connect_lazy_with(options);
         let tables = Tables::new(settings.prefix.clone(), Dialect::Sqlite);
-        Ok(Self { sqlite, tables, statements: Arc::default() })
+        Ok(Self { sqlite, tables, statements: Arc::default(), errors: Arc::default() })
     }
 
     /// The tables, for statement builders.
@@ -71,7 +73,13 @@ impl Pool {
     /// # Errors
     /// When no connection can be had in time.
     pub async fn reader(&self) -> Result<Reader, Error> {
-        Ok(Reader { transaction: self.sqlite.begin().await?, pool: self.clone() })
+        let transaction = self.sqlite.begin().await.inspect_err(|error| {
+            self.errors.count(match error {
+                sqlx::Error::PoolTimedOut => DatabaseError::PoolTimeout,
+                _ => DatabaseError::Connection,
+            });
+        })?;
+        Ok(Reader { transaction, pool: self.clone() })
     }
 
     /// Whether the database answers and has the site's tables.
@@ -87,6 +95,19 @@ impl Pool {
     #[must_use]
     pub fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
+    }
+
+    /// The pool now, and what it did so far.
+    #[must_use]
+    pub fn reading(&self) -> PoolReading {
+        let (size, idle) = (u64::from(self.sqlite.size()), self.sqlite.num_idle() as u64);
+        PoolReading {
+            in_use: size.saturating_sub(idle),
+            idle,
+            limit: u64::from(self.sqlite.options().get_max_connections()),
+            statements: self.statements(),
+            errors: self.errors.totals(),
+        }
     }
 }
 
@@ -125,7 +146,12 @@ impl Reader {
             };
         }
         self.pool.statements.fetch_add(1, Ordering::Relaxed);
-        let rows = query.fetch_all(&mut *self.transaction).await?;
+        let rows = query.fetch_all(&mut *self.transaction).await.inspect_err(|error| {
+            self.pool.errors.count(match error {
+                sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => DatabaseError::Connection,
+                _ => DatabaseError::Statement,
+            });
+        })?;
         Ok(rows.into_iter().map(Row).collect())
     }
 }

@@ -5,7 +5,7 @@
 
 use tracing::{error, info, warn};
 
-use super::{AuditDrop, Breaker, ConnectionRefusal, Metrics, StoreError, StoreMode, UpstreamFailure};
+use super::{AuditDrop, ConnectionRefusal, Metrics, UpstreamFailure};
 
 /// A policy took effect; `loosened` says what it permits beyond the one before.
 pub fn policy_reloaded(metrics: &Metrics, revision: u64, digest: &str, now_ms: u64, loosened: &[String]) {
@@ -38,37 +38,6 @@ pub fn internal_error(metrics: &Metrics, request_id: &str, detail: &str) {
     metrics.internal_error();
     if metrics.internal_lines.admit() {
         error!(request.id = request_id, detail, "internal error");
-    }
-}
-
-/// The rate limits are counted elsewhere from now on.
-pub fn limits_mode_changed(metrics: &Metrics, from: StoreMode, to: StoreMode) {
-    metrics.limits_mode(to);
-    let (from, mode) = (from.as_str(), to.as_str());
-    match to {
-        StoreMode::Memory | StoreMode::Redis => {
-            info!(limits.from = from, limits.mode = mode, "rate limits: mode changed")
-        }
-        StoreMode::Local | StoreMode::Deny | StoreMode::Allow => {
-            warn!(limits.from = from, limits.mode = mode, "rate limits: the shared store cannot be used");
-        }
-    }
-}
-
-/// The circuit breaker in front of the shared store moved.
-pub fn limits_breaker_changed(metrics: &Metrics, to: Breaker) {
-    metrics.limits_breaker(to);
-    match to {
-        Breaker::Open => warn!(limits.breaker = to.as_str(), "rate limits: breaker opened"),
-        Breaker::Closed | Breaker::HalfOpen => info!(limits.breaker = to.as_str(), "rate limits: breaker changed"),
-    }
-}
-
-/// A round trip to the shared store failed.
-pub fn limits_failed(metrics: &Metrics, kind: StoreError, detail: &str) {
-    metrics.limits_error(kind);
-    if metrics.upstream_lines.admit() {
-        warn!(failure = kind.as_str(), detail, "rate limits: store failed");
     }
 }
 

@@ -12,6 +12,9 @@ macro_rules! label {
             /// Every value.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
+            /// Their texts, in the same order.
+            pub const WORDS: &'static [&'static str] = &[$($text),*];
+
             /// The label's value.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
@@ -66,7 +69,7 @@ label! {
     /// The circuit breaker in front of the shared store.
     Breaker {
         Closed = "closed",
-        HalfOpen = "half_open",
+        /// Calls are held back, but for one probe each second.
         Open = "open",
     }
 }
@@ -76,6 +79,7 @@ label! {
     StoreError {
         Timeout = "timeout",
         Connection = "connection",
+        /// Read-only, or refusing writes because it cannot save or misses its replicas.
         ReadOnly = "read_only",
         OutOfMemory = "out_of_memory",
         Script = "script",
@@ -88,7 +92,6 @@ label! {
     ConnectionRefusal {
         Limit = "limit",
         PerAddress = "per_address",
-        Draining = "draining",
         /// Accepting it failed.
         Error = "error",
     }
@@ -115,5 +118,56 @@ label! {
         Closed = "closed",
         /// Too many denials before authentication wait.
         DenialQueue = "denial_queue",
+    }
+}
+
+label! {
+    /// What the executor was asked for.
+    ToolClass {
+        /// `evo.content.*`
+        Content = "content",
+        /// `evo.model.*`
+        Model = "model",
+        /// A tool that is not served.
+        Unknown = "unknown",
+        /// Something else than a tool call.
+        None = "none",
+    }
+}
+
+label! {
+    /// How a request to the executor ended.
+    ExecutorOutcome {
+        Ok = "ok",
+        /// The arguments or the request were refused.
+        Refused = "refused",
+        /// By the executor's own look at the policy.
+        Denied = "denied",
+        /// No identity that the sidecar vouched for.
+        Unauthenticated = "unauthenticated",
+        /// The database or we failed.
+        Failed = "failed",
+        /// The caller left before the end.
+        Abandoned = "abandoned",
+    }
+}
+
+label! {
+    /// What a connection of the database pool does.
+    PoolState {
+        InUse = "in_use",
+        Idle = "idle",
+    }
+}
+
+label! {
+    /// How the database failed.
+    DatabaseError {
+        /// No connection became free in time.
+        PoolTimeout = "pool_timeout",
+        /// It cannot be reached or broke off.
+        Connection = "connection",
+        /// It refused or could not finish a statement.
+        Statement = "statement",
     }
 }

@@ -52,6 +52,7 @@ pub fn log_init(level: &str, format: LogFormat) -> Result<LogHandle, LogError> {
         LogFormat::Text => lines.boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| LogError::AlreadySet)?;
+    super::bridge::install();
     Ok(LogHandle(handle))
 }
 

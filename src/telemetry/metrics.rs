@@ -3,33 +3,66 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use super::label::{
     AuditDrop, AuditQueue, Breaker, ConnectionRefusal, StoreError, StoreMode, StreamEnd, UpstreamFailure,
 };
 use super::name::{Kind, Name};
+use super::registrar::Registrar;
+use super::series::{Histogram, Totals};
 use super::throttle::Throttle;
 use crate::policy::Reason;
 use crate::protocol::{Method, MethodClass};
 
 const UNKNOWN: &str = "unknown";
 const OK: &str = "ok";
-const REQUEST_BUCKETS: [f64; 16] =
-    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 60.0];
-const STORE_BUCKETS: [f64; 9] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.1];
+pub(super) const REQUEST_BOUNDS_US: [u64; 16] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000,
+    60_000_000,
+];
+/// Upper bounds in microseconds by which round trips to the store of rate limits are sorted.
+pub const STORE_BOUNDS_US: [u64; 9] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000];
+const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The rate limits and their store at one moment; counts are since the start.
+#[derive(Clone, Debug)]
+pub struct LimitsReading {
+    pub mode: StoreMode,
+    pub breaker: Breaker,
+    pub openings: u64,
+    pub fallbacks: u64,
+    pub buckets: u64,
+    /// In the order of [`StoreError::ALL`].
+    pub errors: [u64; StoreError::ALL.len()],
+    /// Round trips by [`STORE_BOUNDS_US`], not cumulative; the last one beyond them all.
+    pub latency_counts: [u64; STORE_BOUNDS_US.len() + 1],
+    pub latency_sum_us: u64,
+}
+
+/// The proxy's own gauges at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyReading {
+    pub requests_in_flight: u64,
+    pub connections_open: u64,
+    pub connections_limit: u64,
+    pub in_flight_bytes: u64,
+    pub in_flight_limit_bytes: u64,
+    /// Since the start.
+    pub access_log_dropped: u64,
+}
 
 /// The process's metrics, in a registry of their own.
 pub struct Metrics {
-    registry: Registry,
+    pub(super) registry: Registry,
     /// Codes that a label may carry, sorted.
     codes: Vec<&'static str>,
     /// One row per handle of the policy, sorted by handle; what is not here counts as `unknown`.
     servers: ArcSwap<Vec<ServerRow>>,
     unknown: ServerRow,
     requests: IntCounterVec,
+    refusals: IntCounterVec,
+    requests_in_flight: IntGauge,
     request_duration: Histogram,
     upstream_duration: Histogram,
     own_duration: Histogram,
@@ -43,12 +76,18 @@ pub struct Metrics {
     internal_errors: IntCounter,
     connections_open: IntGauge,
     connections: IntCounter,
+    connections_limit: IntGauge,
     connections_refused: Vec<IntCounter>,
     in_flight_bytes: IntGauge,
+    in_flight_limit: IntGauge,
+    access_log_dropped: Totals,
     limits_mode: Vec<IntGauge>,
     limits_breaker: Vec<IntGauge>,
+    limits_openings: Totals,
+    limits_fallbacks: Totals,
+    limits_buckets: IntGauge,
     limits_duration: Histogram,
-    limits_errors: Vec<IntCounter>,
+    limits_errors: Totals,
     audit_queue: IntGauge,
     audit_lag: prometheus::Gauge,
     audit_records: Vec<IntCounter>,
@@ -61,10 +100,10 @@ pub struct Metrics {
     policy_reloads: IntCounter,
     policy_failures: IntCounter,
     policy_looser: IntCounter,
-    policy_mismatch: IntCounter,
-    token_hits: IntCounter,
-    token_misses: IntCounter,
+    token_hits: Totals,
+    token_misses: Totals,
     token_entries: IntGauge,
+    resident_memory: IntGauge,
     open_fds: IntGauge,
     max_fds: IntGauge,
     draining: IntGauge,
@@ -74,17 +113,26 @@ pub struct Metrics {
     pub(super) internal_lines: Throttle,
 }
 
-/// The counters that a permitted request touches, resolved at first use.
+/// The counters of one server; those of permitted requests are resolved at first use.
 struct ServerRow {
     handle: String,
     allowed: [OnceLock<IntCounter>; METHODS],
+    /// In the order of [`UpstreamFailure::ALL`], there from the start: an alert needs the 0 before the first failure.
+    failures: Vec<IntCounter>,
 }
 
 const METHODS: usize = Method::ALL.len() + 2;
 
 impl ServerRow {
-    fn new(handle: &str) -> Self {
-        Self { handle: handle.to_owned(), allowed: [const { OnceLock::new() }; METHODS] }
+    fn new(handle: &str, failures: &IntCounterVec) -> Self {
+        let counter = |kind: &UpstreamFailure| failures.with_label_values(&[handle, kind.as_str()]);
+        let failures = UpstreamFailure::ALL.iter().map(counter).collect();
+        Self { handle: handle.to_owned(), allowed: [const { OnceLock::new() }; METHODS], failures }
+    }
+
+    fn allowed(&self, method: MethodClass, requests: &IntCounterVec) -> &IntCounter {
+        self.allowed[method_index(method)]
+            .get_or_init(|| requests.with_label_values(&[&self.handle, method.as_str(), "allow", OK]))
     }
 }
 
@@ -94,58 +142,6 @@ const fn method_index(method: MethodClass) -> usize {
         MethodClass::Other => METHODS - 2,
         MethodClass::Unknown => METHODS - 1,
     }
-}
-
-/// Registers metrics by their [`Name`], so that none exists without its row there.
-struct Registrar<'a>(&'a Registry);
-
-impl Registrar<'_> {
-    fn add<C: prometheus::core::Collector + Clone + 'static>(&self, metric: C) -> prometheus::Result<C> {
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn opts(name: Name, kind: Kind) -> Opts {
-        debug_assert_eq!(name.kind(), kind, "{name:?}");
-        Opts::new(name.as_str(), name.help())
-    }
-
-    fn counter(&self, name: Name) -> prometheus::Result<IntCounter> {
-        self.add(IntCounter::with_opts(Self::opts(name, Kind::Counter))?)
-    }
-
-    fn counters(&self, name: Name) -> prometheus::Result<IntCounterVec> {
-        self.add(IntCounterVec::new(Self::opts(name, Kind::Counter), name.labels())?)
-    }
-
-    fn counter_each(&self, name: Name, values: &[&str]) -> prometheus::Result<Vec<IntCounter>> {
-        let family = self.counters(name)?;
-        values.iter().map(|value| family.get_metric_with_label_values(&[value])).collect()
-    }
-
-    fn gauge(&self, name: Name) -> prometheus::Result<IntGauge> {
-        self.add(IntGauge::with_opts(Self::opts(name, Kind::Gauge))?)
-    }
-
-    fn gauges(&self, name: Name) -> prometheus::Result<IntGaugeVec> {
-        self.add(IntGaugeVec::new(Self::opts(name, Kind::Gauge), name.labels())?)
-    }
-
-    fn gauge_each(&self, name: Name, values: &[&str]) -> prometheus::Result<Vec<IntGauge>> {
-        let family = self.gauges(name)?;
-        values.iter().map(|value| family.get_metric_with_label_values(&[value])).collect()
-    }
-
-    fn histogram(&self, name: Name, buckets: &[f64]) -> prometheus::Result<Histogram> {
-        debug_assert_eq!(name.kind(), Kind::Histogram, "{name:?}");
-        self.add(Histogram::with_opts(HistogramOpts::new(name.as_str(), name.help()).buckets(buckets.to_vec()))?)
-    }
-}
-
-macro_rules! words {
-    ($label:ty) => {
-        &<$label>::ALL.iter().map(|value| value.as_str()).collect::<Vec<_>>()
-    };
 }
 
 impl Metrics {
@@ -159,34 +155,43 @@ impl Metrics {
         let mut codes: Vec<&'static str> = Reason::all().into_iter().map(Reason::code).chain([OK]).collect();
         codes.sort_unstable();
         r.gauges(Name::BuildInfo)?.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
+        let upstream_failures = r.counters(Name::UpstreamFailures)?;
         let metrics = Self {
             codes,
             servers: ArcSwap::from_pointee(Vec::new()),
-            unknown: ServerRow::new(UNKNOWN),
+            unknown: ServerRow::new(UNKNOWN, &upstream_failures),
             requests: r.counters(Name::Requests)?,
-            request_duration: r.histogram(Name::RequestDuration, &REQUEST_BUCKETS)?,
-            upstream_duration: r.histogram(Name::UpstreamDuration, &REQUEST_BUCKETS)?,
-            own_duration: r.histogram(Name::OwnDuration, &REQUEST_BUCKETS)?,
-            stream_duration: r.histogram(Name::StreamDuration, &REQUEST_BUCKETS)?,
+            refusals: r.counters(Name::Refusals)?,
+            requests_in_flight: r.gauge(Name::RequestsInFlight)?,
+            request_duration: r.histogram(Name::RequestDuration, &REQUEST_BOUNDS_US)?,
+            upstream_duration: r.histogram(Name::UpstreamDuration, &REQUEST_BOUNDS_US)?,
+            own_duration: r.histogram(Name::OwnDuration, &REQUEST_BOUNDS_US)?,
+            stream_duration: r.histogram(Name::StreamDuration, &REQUEST_BOUNDS_US)?,
             streams_open: r.gauge(Name::StreamsOpen)?,
             streams: r.counter(Name::Streams)?,
             heartbeats: r.counter(Name::StreamHeartbeats)?,
-            stream_ends: r.counter_each(Name::StreamEnds, words!(StreamEnd))?,
-            cms_requests: r.counter_each(Name::CmsRequests, &["1xx", "2xx", "3xx", "4xx", "5xx"])?,
-            upstream_failures: r.counters(Name::UpstreamFailures)?,
+            stream_ends: r.counter_each(Name::StreamEnds, StreamEnd::WORDS)?,
+            cms_requests: r.counter_each(Name::CmsRequests, &STATUS_CLASSES)?,
+            upstream_failures,
             internal_errors: r.counter(Name::InternalErrors)?,
             connections_open: r.gauge(Name::ConnectionsOpen)?,
             connections: r.counter(Name::Connections)?,
-            connections_refused: r.counter_each(Name::ConnectionsRefused, words!(ConnectionRefusal))?,
+            connections_limit: r.gauge(Name::ConnectionsLimit)?,
+            connections_refused: r.counter_each(Name::ConnectionsRefused, ConnectionRefusal::WORDS)?,
             in_flight_bytes: r.gauge(Name::InFlightBytes)?,
-            limits_mode: r.gauge_each(Name::LimitsMode, words!(StoreMode))?,
-            limits_breaker: r.gauge_each(Name::LimitsBreaker, words!(Breaker))?,
-            limits_duration: r.histogram(Name::LimitsDuration, &STORE_BUCKETS)?,
-            limits_errors: r.counter_each(Name::LimitsErrors, words!(StoreError))?,
+            in_flight_limit: r.gauge(Name::InFlightLimit)?,
+            access_log_dropped: r.totals(Name::AccessLogDropped, &[])?,
+            limits_mode: r.gauge_each(Name::LimitsMode, StoreMode::WORDS)?,
+            limits_breaker: r.gauge_each(Name::LimitsBreaker, Breaker::WORDS)?,
+            limits_openings: r.totals(Name::LimitsOpenings, &[])?,
+            limits_fallbacks: r.totals(Name::LimitsFallbacks, &[])?,
+            limits_buckets: r.gauge(Name::LimitsBuckets)?,
+            limits_duration: r.histogram(Name::LimitsDuration, &STORE_BOUNDS_US)?,
+            limits_errors: r.totals(Name::LimitsErrors, StoreError::WORDS)?,
             audit_queue: r.gauge(Name::AuditQueue)?,
             audit_lag: r.add(prometheus::Gauge::with_opts(Registrar::opts(Name::AuditLag, Kind::Gauge))?)?,
-            audit_records: r.counter_each(Name::AuditRecords, words!(AuditQueue))?,
-            audit_dropped: r.counter_each(Name::AuditDropped, words!(AuditDrop))?,
+            audit_records: r.counter_each(Name::AuditRecords, AuditQueue::WORDS)?,
+            audit_dropped: r.counter_each(Name::AuditDropped, AuditDrop::WORDS)?,
             audit_write_errors: r.counter(Name::AuditWriteErrors)?,
             audit_disk_free: r.gauge(Name::AuditDiskFree)?,
             policy_revision: r.gauge(Name::PolicyRevision)?,
@@ -195,10 +200,10 @@ impl Metrics {
             policy_reloads: r.counter(Name::PolicyReloads)?,
             policy_failures: r.counter(Name::PolicyFailures)?,
             policy_looser: r.counter(Name::PolicyLooser)?,
-            policy_mismatch: r.counter(Name::PolicyMismatch)?,
-            token_hits: r.counter(Name::TokenCacheHits)?,
-            token_misses: r.counter(Name::TokenCacheMisses)?,
+            token_hits: r.totals(Name::TokenCacheHits, &[])?,
+            token_misses: r.totals(Name::TokenCacheMisses, &[])?,
             token_entries: r.gauge(Name::TokenCacheSize)?,
+            resident_memory: r.gauge(Name::ResidentMemory)?,
             open_fds: r.gauge(Name::OpenFds)?,
             max_fds: r.gauge(Name::MaxFds)?,
             draining: r.gauge(Name::Draining)?,
@@ -209,14 +214,21 @@ impl Metrics {
             registry,
         };
         metrics.set_servers(server_handles);
+        for reason in [Reason::BadRequest, Reason::RouteNotFound] {
+            metrics.refusals.with_label_values(&[reason.code()]);
+        }
         Ok(Arc::new(metrics))
     }
 
     /// Replaces the set of handles that may be a label; counts of handles that stay are kept.
     pub fn set_servers(&self, handles: &[String]) {
-        let mut rows: Vec<ServerRow> = handles.iter().map(|handle| ServerRow::new(handle)).collect();
+        let mut rows: Vec<ServerRow> =
+            handles.iter().map(|handle| ServerRow::new(handle, &self.upstream_failures)).collect();
         rows.sort_unstable_by(|a, b| a.handle.cmp(&b.handle));
         rows.dedup_by(|a, b| a.handle == b.handle);
+        for row in &rows {
+            row.allowed(MethodClass::Known(Method::ToolsCall), &self.requests);
+        }
         self.servers.store(Arc::new(rows));
     }
 
@@ -226,9 +238,7 @@ impl Metrics {
         let row =
             servers.binary_search_by(|row| row.handle.as_str().cmp(server)).map_or(&self.unknown, |i| &servers[i]);
         if allowed && (code == OK || code.is_empty()) {
-            row.allowed[method_index(method)]
-                .get_or_init(|| self.requests.with_label_values(&[&row.handle, method.as_str(), "allow", OK]))
-                .inc();
+            row.allowed(method, &self.requests).inc();
             return;
         }
         let code = if self.codes.binary_search(&code).is_ok() { code } else { "other" };
@@ -252,9 +262,9 @@ impl Metrics {
 
     /// Times of one answer that was no stream, in microseconds.
     pub fn request_seconds(&self, total_us: u64, upstream_us: u64, own_us: u64) {
-        self.request_duration.observe(seconds(total_us));
-        self.upstream_duration.observe(seconds(upstream_us));
-        self.own_duration.observe(seconds(own_us));
+        self.request_duration.observe(total_us);
+        self.upstream_duration.observe(upstream_us);
+        self.own_duration.observe(own_us);
     }
 
     /// A streamed answer begins.
@@ -267,7 +277,7 @@ impl Metrics {
     pub fn stream_closed(&self, how: StreamEnd, total_us: u64) {
         self.streams_open.dec();
         self.stream_ends[how as usize].inc();
-        self.stream_duration.observe(seconds(total_us));
+        self.stream_duration.observe(total_us);
     }
 
     /// A heartbeat was sent.
@@ -275,17 +285,21 @@ impl Metrics {
         self.heartbeats.inc();
     }
 
-    /// An answer of the CMS origin.
+    /// A request was refused before it was anybody's.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals.with_label_values(&[reason.code()]).inc();
+    }
+
+    /// A request for the CMS was answered; 0 where no answer was begun.
     pub fn cms_request(&self, status: u16) {
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        self.cms_requests[class].inc();
+        self.cms_requests[usize::from(status / 100).min(5)].inc();
     }
 
     /// An MCP upstream failed. Use [`super::event::upstream_failed`] to log it, too.
     pub fn upstream_failure(&self, server: &str, kind: UpstreamFailure) {
         let servers = self.servers.load();
-        let known = servers.binary_search_by(|row| row.handle.as_str().cmp(server)).is_ok();
-        self.upstream_failures.with_label_values(&[if known { server } else { UNKNOWN }, kind.as_str()]).inc();
+        let row = servers.binary_search_by(|row| row.handle.as_str().cmp(server));
+        row.map_or(&self.unknown, |i| &servers[i]).failures[kind as usize].inc();
     }
 
     /// We failed ourselves. Use [`super::event::internal_error`] to log it, too.
@@ -293,49 +307,47 @@ impl Metrics {
         self.internal_errors.inc();
     }
 
-    pub fn connection_opened(&self) {
+    /// A downstream connection was accepted.
+    pub fn connection_accepted(&self) {
         self.connections.inc();
-        self.connections_open.inc();
-    }
-
-    pub fn connection_closed(&self) {
-        self.connections_open.dec();
     }
 
     pub fn connection_refused(&self, why: ConnectionRefusal) {
         self.connections_refused[why as usize].inc();
     }
 
-    /// Buffered bodies grew by `bytes`.
-    pub fn in_flight_add(&self, bytes: usize) {
-        self.in_flight_bytes.add(integer(bytes as u64));
+    /// What the proxy says, when somebody scrapes.
+    pub fn observe_proxy(&self, proxy: &ProxyReading) {
+        self.requests_in_flight.set(integer(proxy.requests_in_flight));
+        self.connections_open.set(integer(proxy.connections_open));
+        self.connections_limit.set(integer(proxy.connections_limit));
+        self.in_flight_bytes.set(integer(proxy.in_flight_bytes));
+        self.in_flight_limit.set(integer(proxy.in_flight_limit_bytes));
+        self.access_log_dropped.set(0, proxy.access_log_dropped);
     }
 
-    /// Buffered bodies shrank by `bytes`.
-    pub fn in_flight_sub(&self, bytes: usize) {
-        self.in_flight_bytes.sub(integer(bytes as u64));
-    }
-
-    /// The mode that rate limits run in. Use [`super::event::limits_mode_changed`] to log it, too.
-    pub fn limits_mode(&self, mode: StoreMode) {
+    /// What the rate limits say, when somebody scrapes.
+    pub fn observe_limits(&self, limits: &LimitsReading) {
         for (gauge, value) in self.limits_mode.iter().zip(StoreMode::ALL) {
-            gauge.set(i64::from(*value == mode));
+            gauge.set(i64::from(*value == limits.mode));
         }
-    }
-
-    pub fn limits_breaker(&self, state: Breaker) {
         for (gauge, value) in self.limits_breaker.iter().zip(Breaker::ALL) {
-            gauge.set(i64::from(*value == state));
+            gauge.set(i64::from(*value == limits.breaker));
         }
+        self.limits_openings.set(0, limits.openings);
+        self.limits_fallbacks.set(0, limits.fallbacks);
+        self.limits_buckets.set(integer(limits.buckets));
+        for (index, total) in limits.errors.iter().enumerate() {
+            self.limits_errors.set(index, *total);
+        }
+        self.limits_duration.replace(&limits.latency_counts, limits.latency_sum_us);
     }
 
-    /// One round trip to the store of rate limits.
-    pub fn limits_seconds(&self, elapsed: Duration) {
-        self.limits_duration.observe(elapsed.as_secs_f64());
-    }
-
-    pub fn limits_error(&self, kind: StoreError) {
-        self.limits_errors[kind as usize].inc();
+    /// What the cache of verified tokens says, when somebody scrapes; hits and misses since the start.
+    pub fn observe_tokens(&self, hits: u64, misses: u64, entries: u64) {
+        self.token_hits.set(0, hits);
+        self.token_misses.set(0, misses);
+        self.token_entries.set(integer(entries));
     }
 
     /// Records that wait.
@@ -393,28 +405,11 @@ impl Metrics {
         self.policy_looser.inc();
     }
 
-    /// The executor judged a request under another revision.
-    pub fn policy_mismatch(&self) {
-        self.policy_mismatch.inc();
-    }
-
-    pub fn token_cache_hit(&self) {
-        self.token_hits.inc();
-    }
-
-    pub fn token_cache_miss(&self) {
-        self.token_misses.inc();
-    }
-
-    pub fn token_cache_size(&self, entries: usize) {
-        self.token_entries.set(integer(entries as u64));
-    }
-
     pub fn draining(&self, draining: bool) {
         self.draining.set(i64::from(draining));
     }
 
-    /// All of them in the text exposition format. Reads `/proc/self/fd`.
+    /// All of them in the text exposition format. Reads `/proc/self`.
     #[must_use]
     pub fn render(&self) -> String {
         if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
@@ -423,13 +418,18 @@ impl Metrics {
         }
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         self.max_fds.set(integer(limit.unwrap_or(u64::MAX)));
+        if let Some(bytes) = resident_bytes() {
+            self.resident_memory.set(integer(bytes));
+        }
         // Writing to a String does not fail; a broken family would be a bug that the tests show.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }
 
-fn seconds(us: u64) -> f64 {
-    us as f64 / 1e6
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 fn integer(value: u64) -> i64 {
@@ -437,86 +437,4 @@ fn integer(value: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn metrics() -> Arc<Metrics> {
-        Metrics::new(&["content".to_owned(), "archive".to_owned()]).expect("registers")
-    }
-
-    #[test]
-    fn decisions_are_counted_under_closed_labels() {
-        let metrics = metrics();
-        let call = MethodClass::Known(Method::ToolsCall);
-        metrics.decision("content", call, true, "ok");
-        metrics.decision("content", call, true, "ok");
-        metrics.decision("content", call, true, "upstream_failed");
-        metrics.decision("evil\"} 1\n", call, false, "tool_denied");
-        metrics.decision("archive", MethodClass::Unknown, false, "made_up");
-        let text = metrics.render();
-        for line in [
-            r#"{code="ok",decision="allow",method="tools/call",server="content"} 2"#,
-            r#"{code="upstream_failed",decision="allow",method="tools/call",server="content"} 1"#,
-            r#"{code="tool_denied",decision="deny",method="tools/call",server="unknown"} 1"#,
-            r#"{code="other",decision="deny",method="unknown",server="archive"} 1"#,
-        ] {
-            assert!(text.contains(&format!("mcp_sidecar_requests_total{line}\n")), "{line} in\n{text}");
-        }
-        assert_eq!((metrics.decided(true), metrics.decided(false)), (3, 2));
-    }
-
-    #[test]
-    fn methods_have_distinct_places() {
-        let mut places: Vec<usize> = Method::ALL.into_iter().map(|m| method_index(MethodClass::Known(m))).collect();
-        places.extend([method_index(MethodClass::Other), method_index(MethodClass::Unknown)]);
-        places.sort_unstable();
-        assert_eq!(places, (0..METHODS).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn counts_survive_a_change_of_servers() {
-        let metrics = metrics();
-        let ping = MethodClass::Known(Method::Ping);
-        metrics.decision("content", ping, true, "ok");
-        metrics.set_servers(&["content".to_owned(), "new".to_owned()]);
-        metrics.decision("content", ping, true, "ok");
-        metrics.decision("archive", ping, true, "ok");
-        let text = metrics.render();
-        assert!(text.contains(r#"method="ping",server="content"} 2"#), "{text}");
-        assert!(text.contains(r#"method="ping",server="unknown"} 1"#), "{text}");
-    }
-
-    #[test]
-    fn every_name_is_registered_and_rendered() {
-        let metrics = metrics();
-        metrics.decision("content", MethodClass::Other, false, "forbidden");
-        metrics.upstream_failure("content", UpstreamFailure::Connect);
-        metrics.policy(7, "abc", 1_700_000_000_500);
-        let text = metrics.render();
-        for name in Name::ALL {
-            let declared = format!("# TYPE {} {}\n", name.as_str(), name.kind().as_str());
-            assert!(text.contains(&declared), "{declared}");
-        }
-    }
-
-    #[test]
-    fn one_mode_one_state_and_one_digest_at_a_time() {
-        let metrics = metrics();
-        metrics.limits_mode(StoreMode::Redis);
-        metrics.limits_mode(StoreMode::Local);
-        metrics.limits_breaker(Breaker::Open);
-        metrics.policy(1, "old", 0);
-        metrics.policy(2, "new", 0);
-        let text = metrics.render();
-        assert!(text.contains("store_mode{mode=\"local\"} 1\n") && text.contains("store_mode{mode=\"redis\"} 0\n"));
-        assert!(text.contains("breaker_state{state=\"open\"} 1\n"));
-        assert!(text.contains("policy_info{digest=\"new\"} 1\n") && !text.contains("digest=\"old\""));
-    }
-
-    #[test]
-    fn file_descriptors_are_read_from_the_system() {
-        let metrics = metrics();
-        let _ = metrics.render();
-        assert!(metrics.open_fds.get() > 2 && metrics.max_fds.get() >= metrics.open_fds.get());
-    }
-}
+mod tests;

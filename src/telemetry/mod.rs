@@ -1,18 +1,26 @@
 //! What operators see: the metrics, the log, and events that write both together.
 //!
 //! Invariants: every metric has its name in [`Name`], every label its values in a closed set here or in the policy;
-//! no error text becomes a label. What the hot path calls costs a lookup in a short sorted list and a few atomic
-//! additions. Non-goals: the audit log (its own room), tracing across processes.
+//! no error text becomes a label. What the hot path calls costs a lookup in a short sorted list and a few relaxed
+//! additions; what others count anyway is read only when somebody scrapes (the `…Reading` types). Non-goals: the audit log (its own room), tracing across processes.
 
+mod bridge;
 pub mod event;
+mod executor;
 mod label;
 mod log;
 mod metrics;
 mod name;
+mod registrar;
+mod series;
 mod throttle;
 
-pub use label::{AuditDrop, AuditQueue, Breaker, ConnectionRefusal, StoreError, StoreMode, StreamEnd, UpstreamFailure};
+pub use executor::{DatabaseErrors, ExecutorMetrics, PoolReading};
+pub use label::{
+    AuditDrop, AuditQueue, Breaker, ConnectionRefusal, DatabaseError, ExecutorOutcome, PoolState, StoreError,
+    StoreMode, StreamEnd, ToolClass, UpstreamFailure,
+};
 pub use log::{LogError, LogFormat, LogHandle, log_init};
-pub use metrics::Metrics;
+pub use metrics::{LimitsReading, Metrics, ProxyReading, STORE_BOUNDS_US};
 pub use name::{Kind, Name};
 pub use throttle::Throttle;

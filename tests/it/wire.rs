@@ -104,3 +104,35 @@ fn an_http_1_0_connection_is_closed_after_its_answer() {
     assert!(client.try_head().is_none(), "the connection is closed");
     sidecar.finish();
 }
+
+#[test]
+fn a_connection_lives_on_while_its_requests_come_whole() {
+    let sidecar = start();
+    let (head, body) = call(&sidecar);
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let mut client = Client::connect(sidecar.mcp);
+    let begun = Instant::now();
+    // The header's time is 1 s for each header, not for the connection.
+    while begun.elapsed() < Duration::from_millis(2_500) {
+        client.send(request.as_bytes());
+        assert_eq!(client.response(false).status, 200, "after {:?}", begun.elapsed());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    sidecar.finish();
+}
+
+#[test]
+fn a_header_that_comes_behind_another_request_is_checked_like_the_first() {
+    let sidecar = start();
+    let (head, body) = call(&sidecar);
+    let good = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    for bad in [good.replacen("\r\nHost", "\nHost", 1), good.replace("\r\n", "\n")] {
+        let mut client = Client::connect(sidecar.mcp);
+        client.send(format!("{good}{bad}").as_bytes());
+        assert_eq!(client.response(false).status, 200, "the first");
+        if let Some(answer) = client.try_head() {
+            assert!(answer.status >= 400, "{bad:?}: {}", answer.status);
+        }
+    }
+    sidecar.finish();
+}

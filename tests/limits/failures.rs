@@ -7,6 +7,7 @@ use mcp_sidecar::limits::{Limits, Mode, Store, Verdict};
 use mcp_sidecar::policy::{Charge, OnStoreFailure, RateLimitPolicy};
 use mcp_sidecar::protocol::Method;
 use mcp_sidecar::redis::{Connection, warnings};
+use mcp_sidecar::telemetry::StoreError;
 
 use crate::chaos::Chaos;
 use crate::conformance::{MINUTE, charge};
@@ -71,6 +72,7 @@ async fn episode(
     fail: impl FnOnce(&mut RedisServer),
     mend: impl FnOnce(&mut RedisServer),
     keeps_data: bool,
+    kind: StoreError,
 ) {
     let limits = connected(&server.url()).await;
     assert_eq!(admissions(&limits, 1, 8).await, 8);
@@ -86,6 +88,9 @@ async fn episode(
     let stats = limits.stats();
     assert!(stats.redis.openings == 1 && stats.fallbacks == 200, "{stats:?}");
     assert!(stats.redis.errors <= 6, "{stats:?}");
+    // Three of it opened the breaker; a probe may have met something else.
+    assert!(stats.redis.by_kind[kind as usize] >= 3, "{kind:?}: {stats:?}");
+    assert_eq!(stats.redis.by_kind.iter().sum::<u64>(), stats.redis.errors);
 
     mend(server);
     let mended = Instant::now();
@@ -102,12 +107,13 @@ async fn episode(
 
 #[tokio::test]
 async fn a_stopped_redis() {
-    episode(&mut RedisServer::start(), |server| server.pause(), |server| server.resume(), true).await;
+    episode(&mut RedisServer::start(), |server| server.pause(), |server| server.resume(), true, StoreError::Timeout)
+        .await;
 }
 
 #[tokio::test]
 async fn a_redis_that_dies_and_comes_back() {
-    episode(&mut RedisServer::start(), RedisServer::kill, RedisServer::restart, false).await;
+    episode(&mut RedisServer::start(), RedisServer::kill, RedisServer::restart, false, StoreError::Connection).await;
 }
 
 #[tokio::test]
@@ -119,14 +125,14 @@ async fn a_read_only_replica() {
     let mend = |server: &mut RedisServer| {
         assert!(server.command(&["REPLICAOF", "NO", "ONE"]).starts_with("+OK"));
     };
-    episode(&mut RedisServer::start(), fail, mend, true).await;
+    episode(&mut RedisServer::start(), fail, mend, true, StoreError::ReadOnly).await;
 }
 
 #[tokio::test]
 async fn a_primary_that_misses_its_replicas() {
     let fail = |server: &mut RedisServer| server.config("min-replicas-to-write", "1");
     let mend = |server: &mut RedisServer| server.config("min-replicas-to-write", "0");
-    episode(&mut RedisServer::start(), fail, mend, true).await;
+    episode(&mut RedisServer::start(), fail, mend, true, StoreError::ReadOnly).await;
 }
 
 #[tokio::test]
@@ -136,7 +142,7 @@ async fn a_full_redis() {
         server.config("maxmemory", "1mb");
     };
     let mend = |server: &mut RedisServer| server.config("maxmemory", "0");
-    episode(&mut RedisServer::start(), fail, mend, true).await;
+    episode(&mut RedisServer::start(), fail, mend, true, StoreError::OutOfMemory).await;
 }
 
 #[tokio::test]

@@ -227,6 +227,13 @@ impl Client {
         Some(chunk)
     }
 
+    /// Exactly so many bytes as they come, after an upgrade; fewer when the connection ends.
+    pub fn raw(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count && self.fill(READ_DEADLINE) {}
+        let count = count.min(self.buffer.len());
+        self.buffer.drain(..count).collect()
+    }
+
     /// Reads on until the body so far satisfies the condition; panics at the deadline or the body's end.
     pub fn body_until(&mut self, what: &str, within: Duration, done: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + within;

@@ -12,9 +12,9 @@ mod upstream;
 
 pub use http::{Client, Request, Response};
 pub use redis::Redis;
-pub use sidecar::{Sidecar, call_params, vacant};
+pub use sidecar::{Sidecar, Start, call_params, vacant};
 pub use token::{Token, now, unsigned};
-pub use upstream::{Next, Upstream, stream_head};
+pub use upstream::{Next, Upstream, json_answer, stream_head};
 
 use std::time::{Duration, Instant};
 

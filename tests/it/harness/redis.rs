@@ -32,6 +32,21 @@ impl Redis {
         format!("redis.url=\"redis://{}\"", self.address)
     }
 
+    /// Stops the server where it stands: connections stay open and nobody answers.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets a paused server go on.
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("the process is ours");
+    }
+
     /// Ends the server at once.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

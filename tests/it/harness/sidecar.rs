@@ -232,6 +232,12 @@ impl Sidecar {
         self.send(&self.post(server, &Token::of("alice"), body))
     }
 
+    /// A call of a tool of the server `raw`, with the id given.
+    pub fn call_request(&self, tool: &str, id: u64) -> Request {
+        let body = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": call_params(tool)});
+        self.post(RAW, &Token::of("alice"), body.to_string())
+    }
+
     /// Calls a tool of the server `raw` as `alice`.
     pub fn call(&self, tool: &str) -> Response {
         self.rpc(RAW, "tools/call", call_params(tool))
@@ -243,6 +249,20 @@ impl Sidecar {
 
     pub fn admin_get(&self, path: &str) -> Response {
         Client::connect(self.admin).round_trip(&Request::new("GET", path).header("Connection", "close"))
+    }
+
+    /// The value of one series, 0 while it does not exist.
+    pub fn metric(&self, series: &str) -> f64 {
+        let metrics = self.metrics();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// Resident memory, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("is told");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Runs an operator command of the same binary.

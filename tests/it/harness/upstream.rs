@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,7 @@ type Script = dyn Fn(&Seen, &mut Peer) -> Next + Send + Sync;
 pub struct Upstream {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
 }
 
@@ -95,6 +96,8 @@ impl Upstream {
         let address = listener.local_addr().expect("is bound");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let over = Arc::new(AtomicBool::new(false));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let accepted = Arc::clone(&connections);
         let (log, stop, script): (_, _, Arc<Script>) = (Arc::clone(&seen), Arc::clone(&over), Arc::new(script));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -102,11 +105,12 @@ impl Upstream {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let (log, script) = (Arc::clone(&log), Arc::clone(&script));
                 std::thread::spawn(move || converse(stream, &log, &*script));
             }
         });
-        Self { address, seen, over }
+        Self { address, seen, connections, over }
     }
 
     /// An MCP server that answers every method, and tools of any name, from JSON.
@@ -136,6 +140,11 @@ impl Upstream {
 
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("no script panicked").clone()
+    }
+
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub fn count(&self) -> usize {
