@@ -8,7 +8,7 @@ APT := $(if $(filter 0,$(shell id -u)),apt-get,sudo apt-get)
 # NAME=PACKAGE: the command that must exist, and the package that brings it.
 TOOLS := cmake=cmake redis-server=redis-server nginx=nginx wrk=wrk cc=build-essential
 
-.PHONY: help run test check lint bench fuzz deps build-deps tools
+.PHONY: help run test check lint bench fuzz soak deps build-deps tools
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ bench: deps ## Criterion benches, then sidecar and nginx side by side (BENCH_ARG
 
 fuzz: build-deps ## Run the property tests with many cases (PROPTEST_CASES=20000)
 	PROPTEST_CASES=$${PROPTEST_CASES:-20000} cargo test --locked --lib
+
+soak: build-deps ## Reload the policy under load, and check every answer (SOAK_SECONDS=60)
+	SOAK_SECONDS=$${SOAK_SECONDS:-60} cargo test --locked --test process soak:: -- --nocapture
 
 build-deps: ## Install what the build needs (cmake, a C compiler), if missing
 	@$(call apt_install,$(filter cmake=% cc=%,$(TOOLS)))

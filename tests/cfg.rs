@@ -218,3 +218,175 @@ fn bad_files_get_the_expected_reports() {
     }
     assert!(wrong.is_empty(), "other reports than in tests/cfg (UPDATE=1 rewrites them)\n\n{}", wrong.join("\n"));
 }
+
+/// A slip of an operator's hand: kind of file, what is written in the shipped one, what they wrote instead.
+const MISTAKES: &[(&str, &str, &str, &str)] = &[
+    ("a comma is missing", "policy", r#""evo.content.*", "evo.model.*""#, r#""evo.content.*" "evo.model.*""#),
+    ("a bracket is missing", "policy", "[rate_limit]", "[rate_limit"),
+    ("a quote is missing", "policy", r#"header = "X-Trace-Id""#, r#"header = "X-Trace-Id"#),
+    ("no quotes at all", "policy", r#"mode = "sapi_jwt""#, "mode = sapi_jwt"),
+    ("YAML's colon", "policy", "enable = true", "enable: true"),
+    ("Python's True", "policy", "enable = true", "enable = True"),
+    ("yes for true", "policy", "enable = true", r#"enable = "yes""#),
+    ("a number in quotes", "policy", "per_minute = 60 ", r#"per_minute = "60""#),
+    ("a number with its unit", "policy", "max_payload_kb = 256", "max_payload_kb = 256KB"),
+    ("a number of another unit", "policy", "max_payload_kb = 256", "max_payload_kb = 268435456"),
+    ("a fraction", "policy", "max_stream_mb = 64", "max_stream_mb = 0.5"),
+    ("a negative number", "policy", "max_offset = 5000\n\n", "max_offset = -1\n\n"),
+    ("a number beyond everything", "policy", "max_headers = 100", "max_headers = 99999999999999999999"),
+    ("a key twice", "policy", "replicas = 1 ", "replicas = 1\nreplicas = 2 "),
+    ("a table twice", "policy", "[trace]", "[stream]\nenabled = true\n\n[trace]"),
+    ("a misspelt table", "policy", "[security]", "[securtiy]"),
+    ("a misspelt key", "policy", "deny_sub = []", "denysub = []"),
+    ("a key of another table", "policy", "[logging]", "[logging]\nenable_write_tools = false"),
+    ("a key of a server at the top", "policy", "enable = true", "enable = true\nallow_tools = []"),
+    ("a table of another file", "policy", "[trace]", "[listen]\nhttp = []\n\n[trace]"),
+    ("one word for a list", "policy", r#"allow_servers = ["*"]"#, r#"allow_servers = "*""#),
+    ("one server in single brackets", "policy", "[[servers]]", "[servers]"),
+    (
+        "a handle twice",
+        "policy",
+        "[[servers]]",
+        "[[servers]]\nhandle = \"content\"\ntransport = \"local\"\nkind = \"content\"\ndeny_tools = []\n\n[[servers]]",
+    ),
+    ("a handle that is a path", "policy", r#"handle = "content""#, r#"handle = "mcp/content""#),
+    ("a misspelt upstream", "policy", r#"upstream = "executor""#, r#"upstream = "exectuor""#),
+    (
+        "a tool claimed twice",
+        "policy",
+        "[[servers]]",
+        "[[servers]]\nhandle = \"a\"\nenabled = true\ntransport = \"web\"\nkind = \"mcp\"\nupstream = \"search\"\ntool_names = [\"find\", \"find\", \"evo.find\"]\ndeny_tools = []\n\n[[servers]]",
+    ),
+    ("deny_tools in both spellings", "policy", "allow_prompts = []", "allow_prompts = []\ndeny_tools = []"),
+    ("header limits of one server", "policy", "max_payload_kb = 128", "max_payload_kb = 128, max_headers = 9"),
+    ("a regular expression", "policy", r#""evo.model.*""#, r#""^evo\\.model\\..*$""#),
+    ("a comma inside a pattern", "policy", r#""evo.model.*""#, r#""evo.model.*,evo.x""#),
+    (
+        "eMCP's own tables",
+        "policy",
+        "[trace]",
+        "[queue]\ndriver = \"stask\"\n\n[idempotency]\nttl_seconds = 60\n\n[i18n]\nlocale = \"uk\"\n\n[acl]\npermission = \"emcp\"\ndispatch_permission = \"d\"\n\n[actor]\nmode = \"service\"\nservice_username = \"MCP\"\n\n[trace]",
+    ),
+    (
+        "eMCP's keys of a server",
+        "policy",
+        "allow_prompts = []",
+        "allow_prompts = []\nclass = \"Evo\"\nroute = \"/mcp\"\nauth = \"sapi_jwt\"\nscopes = []",
+    ),
+    ("acl for security", "policy", "[trace]", "[acl]\nallow_servers = []\n\n[trace]"),
+    ("a path in a prefix", "policy", r#"base = "api""#, r#"base = "/api/""#),
+    ("an origin with a path", "policy", "allow_origins = []", r#"allow_origins = ["https://a.example/"]"#),
+    ("a port alone", "sidecar", r#""127.0.0.1:8087""#, r#"":8087""#),
+    ("a name to listen on", "sidecar", r#""127.0.0.1:8087""#, r#""localhost:8087""#),
+    ("nowhere to listen", "sidecar", r#"["127.0.0.1:8087"]"#, "[]"),
+    ("one port for two", "sidecar", r#""127.0.0.1:9087""#, r#""0.0.0.0:8087""#),
+    ("a time without a unit", "sidecar", r#"header = "5s""#, "header = 5"),
+    ("a time in seconds, in words", "sidecar", r#"header = "5s""#, r#"header = "5 seconds""#),
+    (
+        "url and url_env",
+        "sidecar",
+        "[audit]",
+        "[redis]\nurl = \"redis://:hunter2@r\"\nurl_env = \"REDIS_URL\"\n\n[audit]",
+    ),
+    (
+        "Sentinel",
+        "sidecar",
+        "[audit]",
+        "[redis]\nurl = \"redis+sentinel://:hunter2@a:26379,b:26379/mymaster\"\n\n[audit]",
+    ),
+    ("a Cluster", "sidecar", "[audit]", "[redis]\nurl = \"redis://:hunter2@a:7000,b:7001\"\n\n[audit]"),
+    ("no scheme", "sidecar", "[audit]", "[redis]\nurl = \"localhost:6379\"\n\n[audit]"),
+    ("a variable that is not set", "sidecar", "[audit]", "[redis]\nurl_env = \"REDIS_ULR\"\n\n[audit]"),
+    (
+        "a CMS behind TLS",
+        "sidecar",
+        "[upstreams.executor]",
+        "[cms]\nurl = \"https://cms.example\"\n\n[upstreams.executor]",
+    ),
+    (
+        "a CMS that is this proxy",
+        "sidecar",
+        "[upstreams.executor]",
+        "[cms]\nurl = \"http://localhost:8087\"\n\n[upstreams.executor]",
+    ),
+    ("an upstream by host and port", "sidecar", r#"socket = "run/executor.sock""#, r#"url = "executor:8090""#),
+    (
+        "an upstream with a password",
+        "sidecar",
+        "identity = true ",
+        "\n[upstreams.far]\nurl = \"https://me:hunter2@far.example\"\n#",
+    ),
+    (
+        "one upstream twice",
+        "sidecar",
+        "identity = true ",
+        "identity = true\n[upstreams.again]\nsocket = \"run/executor.sock\"\npath = \"/mcp/{server}\"\n#",
+    ),
+    ("the control socket as upstream", "sidecar", r#"socket = "run/executor.sock""#, r#"socket = "run/control.sock""#),
+    (
+        "a header that is ours",
+        "sidecar",
+        "identity = true ",
+        "headers = { Host = \"a\", X-Key = { value = \"b\" } }\n#",
+    ),
+    ("a secret in the policy", "policy", "deny_sub = []", "secret = \"hunter2hunter2\"\ndeny_sub = []"),
+    ("a key in the file", "sidecar", "identity = true ", "identity = true\nkey = \"hunter2hunter2\"\n#"),
+    ("a slip beside a password", "sidecar", "[listen]", "redis = { url = \"hunter2\", timeout = 3 }\n\n[listen]"),
+    (
+        "a slip on a password's line",
+        "sidecar",
+        "[upstreams.executor]",
+        "[redis]\nurl = \"redis://:hunter2@r:6379\n\n[upstreams.executor]",
+    ),
+    ("MySQL", "executor", r#""sqlite://emcp.sqlite""#, r#""mysql://root:hunter2@localhost/evo""#),
+    ("a path for a URL", "executor", r#""sqlite://emcp.sqlite""#, r#""emcp.sqlite""#),
+    ("a queue worker", "executor", "[database]", "[queue_worker]\nthreads = 1\n\n[database]"),
+    ("a table of the proxy", "executor", "[database]", "[redis]\nurl_env = \"REDIS_URL\"\n\n[database]"),
+];
+
+#[test]
+fn what_operators_get_wrong_is_told_in_their_words() {
+    let mut all = String::new();
+    for (name, kind, right, wrong) in MISTAKES {
+        let text = shipped(kind);
+        assert!(text.contains(right), "{name}: {kind}.toml holds no {right:?}");
+        let (result, _) = load(kind, &format!("{kind}.toml"), &text.replacen(right, wrong, 1), Vec::new());
+        let rendered = result.err().unwrap_or_else(|| panic!("{name} was accepted")).render();
+        all.push_str(&format!("=== {name} ===\n{rendered}\n"));
+    }
+    assert!(!all.contains("hunter2"), "a secret is shown\n{all}");
+    let expected = here("tests/cfg/mistakes.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&expected, &all).expect("a writable file");
+    }
+    let expected = std::fs::read_to_string(&expected).unwrap_or_default();
+    assert!(all == expected, "other reports than in tests/cfg/mistakes.txt (UPDATE=1 rewrites it)\n\n{all}");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 400, ..Default::default() })]
+
+    /// Whatever a hand or a broken disk does to a file: an answer, whose places lie inside the file.
+    #[test]
+    fn any_text_gets_an_answer(
+        file in 0..FILES.len(),
+        at in 0.0..1.0,
+        gone in 0_usize..40,
+        put in r#"[\[\]{}=.,:"'#a-z0-9_\n \\éß-]{0,12}|\[\[servers\]\]|\[end\]"#,
+    ) {
+        let (kind, shipped) = FILES[file];
+        let mut text = shipped.to_owned();
+        let index = |share: f64, text: &str| {
+            let at = (share * text.len() as f64) as usize;
+            (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+        };
+        let from = index(at, &text);
+        let to = (from + gone..=text.len()).find(|to| text.is_char_boundary(*to)).unwrap_or(text.len());
+        text.replace_range(from..to, &put);
+        if let (Err(report), _) = load(kind, kind, &text, Vec::new()) {
+            let lines = text.lines().count().max(1) + 1;
+            assert!(!report.problems.is_empty() && !report.render().is_empty());
+            assert!(report.problems.iter().all(|problem| problem.line as usize <= lines));
+        }
+    }
+}

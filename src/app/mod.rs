@@ -2,7 +2,9 @@
 //!
 //! Services do not import each other; what one needs of another is a trait or a handle that is made here.
 
+mod connect;
 mod control;
+mod descriptors;
 mod executor;
 mod plan;
 mod policy;
@@ -10,6 +12,7 @@ mod process;
 mod sidecar;
 mod signals;
 
+pub use connect::{Finding, Loaded, State, connect};
 pub use executor::{RunningExecutor, demo_site};
 pub use plan::{Files, Plan};
 pub use policy::PolicyStore;

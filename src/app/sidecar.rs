@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::sync::watch;
 
+use crate::app::descriptors;
 use crate::app::policy::PolicyStore;
 use crate::app::process::unavailable;
 use crate::audit::Audit;
@@ -19,6 +20,9 @@ use crate::telemetry::Metrics;
 
 /// Verified tokens that are remembered.
 const TOKEN_CACHE: usize = 16_384;
+
+/// From the end of listening until what was accepted counts as in flight.
+const LAST_MOMENT: Duration = Duration::from_millis(50);
 
 /// The proxy of this process.
 pub struct RunningSidecar {
@@ -45,6 +49,7 @@ impl RunningSidecar {
         metrics: &Arc<Metrics>,
         clock: &Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
+        descriptors::raise(plan.proxy.max_connections);
         let mut listeners = Vec::new();
         for address in &plan.proxy.listen {
             listeners.push(listen(*address).map_err(|error| unavailable(error, address, "listen.http"))?);
@@ -92,6 +97,8 @@ impl RunningSidecar {
             self.workers.close();
             drop(self.listeners);
             self.gateway.drain();
+            // A request that came in at the last moment may not have been read yet, and gets its answer, too.
+            tokio::time::sleep(LAST_MOMENT.min(timeouts.drain)).await;
             // Streams get most of the time, and a second to take their last event.
             let streams = timeouts.drain.saturating_sub(Duration::from_secs(1));
             while self.gateway.in_flight() > 0 && began.elapsed() < streams {

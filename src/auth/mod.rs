@@ -17,4 +17,4 @@ mod tests;
 
 pub use bearer::bearer;
 pub use mint::{MintClaims, mint};
-pub use verifier::{CacheStats, Verified, Verifier};
+pub use verifier::{CacheStats, Refusal, Verified, Verifier, listed};

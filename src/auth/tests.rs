@@ -48,7 +48,7 @@ fn bad_tokens_are_refused() {
         ("sub is a number", hs256(&json!({"exp": 2000, "sub": 1}))),
     ];
     for (what, token) in tokens {
-        assert_eq!(verifier.verify(&snapshot, &token, NOW_MS).err(), Some(Reason::Unauthenticated), "{what}");
+        assert_eq!(verifier.verify(&snapshot, &token, NOW_MS).err(), Some(Reason::Unauthenticated.into()), "{what}");
     }
     assert_eq!(verifier.stats().len, 0, "refusals are not remembered");
     assert!(verifier.verify(&snapshot, &good, NOW_MS).is_ok());
@@ -85,10 +85,11 @@ fn a_cached_token_dies_with_itself_its_keys_and_the_deny_lists() {
     assert_eq!(verifier.stats(), CacheStats { hits: 1, misses: 1, len: 1 });
     let site = RuleSite { key: "auth.deny_jti[0]".into(), line: 1, column: 1 };
     snapshot.auth.deny_jti = vec![("j".to_owned(), site.clone())];
-    assert!(verifier.verify(&snapshot, &token, NOW_MS).is_err());
+    let refused = verifier.verify(&snapshot, &token, NOW_MS).expect_err("it is listed");
+    assert_eq!((refused.reason(), &refused), (Reason::Unauthenticated, &Refusal::Listed(site.clone())));
     snapshot.auth.deny_jti.clear();
-    snapshot.auth.deny_sub = vec![("a".to_owned(), site)];
-    assert!(verifier.verify(&snapshot, &token, NOW_MS).is_err());
+    snapshot.auth.deny_sub = vec![("a".to_owned(), site.clone())];
+    assert_eq!(verifier.verify(&snapshot, &token, NOW_MS).err(), Some(Refusal::Listed(site)));
     snapshot.auth.deny_sub.clear();
     assert!(verifier.verify(&snapshot, &token, NOW_MS + 10_000).is_err());
     assert_eq!(verifier.stats().len, 0);
@@ -96,7 +97,7 @@ fn a_cached_token_dies_with_itself_its_keys_and_the_deny_lists() {
     snapshot.auth.generation = crate::policy::AuthPolicy::generation_of(&snapshot.auth.secrets, "", "", true);
     assert!(verifier.verify(&snapshot, &token, NOW_MS).is_err());
     snapshot.auth.secrets.clear();
-    assert_eq!(verifier.verify(&snapshot, &token, NOW_MS).err(), Some(Reason::InternalError));
+    assert_eq!(verifier.verify(&snapshot, &token, NOW_MS).err(), Some(Reason::InternalError.into()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use crate::auth::cache::{Cache, Key};
 use crate::auth::token::KeySource;
 use crate::base::{Principal, Secret};
-use crate::policy::{AuthPolicy, Reason, Snapshot};
+use crate::policy::{AuthPolicy, Credential, Reason, RuleSite, Snapshot};
 
 /// Longer tokens are refused unread.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -17,6 +17,41 @@ pub struct Verified {
     pub principal: Principal,
     /// The token's `jti`.
     pub jti: Option<String>,
+}
+
+/// Why a credential was not accepted. Clients see the reason alone; the place is for the audit log and `explain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The token does not hold, or nothing can be verified.
+    Reason(Reason),
+    /// The token holds, and this entry of `auth.deny_sub` or `auth.deny_jti` names it.
+    Listed(RuleSite),
+}
+
+impl Refusal {
+    /// What the caller is told.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Reason(reason) => *reason,
+            Self::Listed(_) => Reason::Unauthenticated,
+        }
+    }
+
+    /// The fact that a decision is made from.
+    #[must_use]
+    pub const fn credential(&self) -> Credential<'_> {
+        match self {
+            Self::Reason(reason) => Credential::Refused(*reason),
+            Self::Listed(site) => Credential::Denied(site),
+        }
+    }
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self::Reason(reason)
+    }
 }
 
 /// How the cache of verified tokens does.
@@ -46,14 +81,14 @@ impl Verifier {
     /// Who the bearer of `token` is (emcp.md 2.1).
     ///
     /// # Errors
-    /// `InternalError` when no secret is configured, else `Unauthenticated`.
-    pub fn verify(&self, snapshot: &Snapshot, token: &str, now_ms: u64) -> Result<Arc<Verified>, Reason> {
+    /// `InternalError` when no secret is configured, else `Unauthenticated`; with the entry of a deny list that named it.
+    pub fn verify(&self, snapshot: &Snapshot, token: &str, now_ms: u64) -> Result<Arc<Verified>, Refusal> {
         let policy = &snapshot.auth;
         if policy.secrets.iter().all(Secret::is_empty) {
-            return Err(Reason::InternalError);
+            return Err(Reason::InternalError.into());
         }
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Reason::Unauthenticated);
+            return Err(Reason::Unauthenticated.into());
         }
         let now_s = now_ms / 1000;
         let key: Key = Sha256::new().chain_update(policy.generation.0).chain_update(token).finalize().into();
@@ -67,7 +102,10 @@ impl Verifier {
                 verified
             }
         };
-        if denied(policy, &verified) { Err(Reason::Unauthenticated) } else { Ok(verified) }
+        match listed(policy, &verified.principal, verified.jti.as_deref()) {
+            Some(site) => Err(Refusal::Listed(site.clone())),
+            None => Ok(verified),
+        }
     }
 
     /// Counters since the start.
@@ -95,9 +133,11 @@ impl Verifier {
     }
 }
 
-/// Asked on every hit, so that a denied token ends with the reload that denies it.
-fn denied(policy: &AuthPolicy, verified: &Verified) -> bool {
-    let subject = verified.principal.subject();
-    policy.deny_sub.iter().any(|(sub, _)| sub.trim() == subject)
-        || verified.jti.as_ref().is_some_and(|jti| policy.deny_jti.iter().any(|(denied, _)| denied == jti))
+/// The entry of `auth.deny_sub` or `auth.deny_jti` that names this caller. Asked on every hit of the cache, so that a
+/// denied token ends with the reload that denies it.
+#[must_use]
+pub fn listed<'a>(policy: &'a AuthPolicy, principal: &Principal, jti: Option<&str>) -> Option<&'a RuleSite> {
+    let by_sub = policy.deny_sub.iter().find(|(sub, _)| sub.trim() == principal.subject());
+    let by_jti = || policy.deny_jti.iter().find(|(denied, _)| jti == Some(denied));
+    by_sub.or_else(by_jti).map(|(_, site)| site)
 }

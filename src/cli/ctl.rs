@@ -9,8 +9,14 @@ use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use crate::config::{Overrides, Source, load_sidecar};
+
 /// A reload reads and validates files; everything else answers at once.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Where `up` has it, in its default data directory.
+const UP: &str = "var/control.sock";
+/// What `proxy` is started with by default.
+const SHIPPED: &str = "conf/sidecar.toml";
 /// An answer's line, in bytes.
 const ANSWER: u64 = 4 << 20;
 
@@ -22,9 +28,13 @@ const ANSWER: u64 = 4 << 20;
   mcp-sidecar ctl log-level debug
   mcp-sidecar ctl --socket /run/mcp-sidecar/control.sock drain")]
 pub struct Args {
-    /// The control socket, instead of `control.socket` of the configuration
+    /// The control socket; without it, that of `up` in the working directory, else of `--config`
     #[arg(long, global = true, value_name = "PATH", env = "MCP_SIDECAR_CONTROL")]
     pub socket: Option<PathBuf>,
+
+    /// Take `control.socket` from this file [default: conf/sidecar.toml]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "socket")]
+    pub config: Option<PathBuf>,
 
     #[command(subcommand)]
     pub command: Command,
@@ -71,16 +81,32 @@ impl Level {
     }
 }
 
-/// Sends the command to the process behind `args.socket`, else `configured`, and prints its answer.
+/// Sends the command to the process that is meant, and prints its answer.
 ///
 /// # Errors
 /// When there is no socket, nobody answers, or the process refuses.
-pub fn run(args: &Args, configured: Option<&Path>) -> anyhow::Result<()> {
-    let Some(path) = args.socket.as_deref().or(configured) else {
-        bail!("no control socket: set control.socket in the configuration, or give --socket PATH");
-    };
-    println!("{}", ask(path, args.command)?);
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    println!("{}", ask(&socket(args)?, args.command)?);
     Ok(())
+}
+
+fn socket(args: &Args) -> anyhow::Result<PathBuf> {
+    if let Some(socket) = &args.socket {
+        return Ok(socket.clone());
+    }
+    let of_up = PathBuf::from(UP);
+    let file = match &args.config {
+        Some(file) => file.as_path(),
+        None if of_up.exists() || !Path::new(SHIPPED).exists() => return Ok(of_up),
+        None => Path::new(SHIPPED),
+    };
+    let overrides = Overrides::from_process(Vec::new());
+    let loaded = Source::read(file).and_then(|source| load_sidecar(&source, &overrides));
+    let sidecar = loaded.map_err(|report| anyhow::anyhow!("{}or give --socket PATH", report.render()))?;
+    let Some(socket) = sidecar.admin.control else {
+        bail!("no control socket: set control.socket in {}, or give --socket PATH", file.display());
+    };
+    Ok(socket)
 }
 
 fn ask(path: &Path, command: Command) -> anyhow::Result<String> {

@@ -1,15 +1,16 @@
 use std::io::Read as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use crate::auth::Verifier;
+use crate::auth::{Refusal, Verifier, listed};
 use crate::base::{Clock, Principal, SystemClock};
 use crate::cli::load::PolicyArgs;
 use crate::policy::{
-    Body, Charge, Credential, Facts, HttpMethod, MediaType, Outcome, ProtocolHeaders, Reason, Rule, Snapshot, Window,
-    decide,
+    AuthMode, Body, Charge, Credential, Facts, HttpMethod, MediaType, Outcome, ProtocolHeaders, Reason, Rule, Snapshot,
+    Window, decide,
 };
 use crate::protocol;
 
@@ -88,6 +89,8 @@ pub fn explain(snapshot: &Snapshot, server: &str, credential: Credential<'_>, bo
         credential,
         media_type: MediaType::Json,
         body: match &parsed {
+            // The proxy reads nothing from a caller whom the token alone refuses.
+            _ if !matches!(credential, Credential::Principal(_)) => Body::Unread(Reason::BadRequest),
             _ if body.len() > limit => Body::TooLarge,
             Ok(envelope) => Body::Call(envelope),
             Err(refused) => Body::Refused(refused),
@@ -138,14 +141,22 @@ pub fn command(args: &Command) -> anyhow::Result<()> {
     }
     let body = read(&args.body)?;
     let now_ms = SystemClock.now_ms();
-    let principal: Result<Principal, Reason> = match &args.token_file {
+    let principal: Result<Principal, Refusal> = match &args.token_file {
+        // The proxy looks at no token then, and tells callers apart by their address.
+        _ if policy.auth.mode == AuthMode::None => Ok(Principal::anonymous(Ipv4Addr::LOCALHOST.into())),
         Some(path) => {
             let token = String::from_utf8(read(path)?).context("the token is not text")?;
             Verifier::new(1).verify(&policy, token.trim(), now_ms).map(|verified| verified.principal.clone())
         }
-        None => Ok(Principal::api(&policy.auth.issuer, &args.sub, args.user_id, args.scopes.clone(), None)),
+        None => {
+            let principal = Principal::api(&policy.auth.issuer, &args.sub, args.user_id, args.scopes.clone(), None);
+            match listed(&policy.auth, &principal, None) {
+                Some(site) => Err(Refusal::Listed(site.clone())),
+                None => Ok(principal),
+            }
+        }
     };
-    let credential = principal.as_ref().map_or_else(|reason| Credential::Refused(*reason), Credential::Principal);
+    let credential = principal.as_ref().map_or_else(Refusal::credential, Credential::Principal);
     let explanation = explain(&policy, &args.server, credential, &body);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&explanation)?);

@@ -48,7 +48,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => return ExitCode::from(check::run(args)),
         Command::Token(args) => token::command(&args),
         Command::Explain(args) => explain::command(&args),
-        Command::Ctl(args) => ctl::run(&args, Some(std::path::Path::new("var/control.sock"))),
+        Command::Ctl(args) => ctl::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

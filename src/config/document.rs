@@ -1,8 +1,8 @@
 use toml::de::{DeTable, DeValue};
 
-use crate::config::report::nearest;
+use crate::config::hint;
 use crate::config::source::locate;
-use crate::config::{Overrides, Problem, Source};
+use crate::config::{Overrides, Problem, Report, Source};
 
 /// Where a value stands: the source (0 is the file) and the byte range in its text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +61,21 @@ impl Table {
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
+
+    /// Where the key of this path stands; in a list of tables, in the last one.
+    fn find(&self, path: &str) -> Option<Place> {
+        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+        let entry = self.get(first)?;
+        let Some(rest) = rest else { return Some(entry.key_place) };
+        match &entry.node.value {
+            Value::Table(table) => table.find(rest),
+            Value::Array(items) => match &items.last()?.value {
+                Value::Table(table) => table.find(rest),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 /// A text that values come from: the file or an override.
@@ -85,21 +100,26 @@ impl Document {
         let mut document = Self { texts: vec![file], root: Table::default() };
         let mut problems = Vec::new();
         let (parsed, errors) = DeTable::parse_recoverable(&source.text);
-        let mut last_line = 0;
-        for error in errors.iter().take(20) {
+        let recovered = table(0, parsed.get_ref());
+        let mut twice: Vec<String> = Vec::new();
+        let syntax = errors.iter().filter_map(|error| {
             let span = error.span().unwrap_or(source.text.len()..source.text.len());
             let place = Place { source: 0, start: span.start, end: span.end };
-            let problem = document.problem(place, format!("not TOML: {}", error.message()), "correct the syntax here");
-            // What follows on the same line is nearly always an echo of the first error.
-            if problem.line != last_line {
-                last_line = problem.line;
-                problems.push(problem);
+            if error.message() == "duplicate key" {
+                return document.duplicate(place, &recovered, &mut twice);
             }
+            let rest = source.text.get(span.start..).unwrap_or("");
+            let fix = hint::syntax(error.message(), rest);
+            Some(document.problem(place, format!("not TOML: {}", error.message()), fix))
+        });
+        let mut syntax = Report::sorted(syntax.collect()).problems;
+        // What follows on the same line is nearly always an echo of the first error.
+        syntax.dedup_by_key(|problem| problem.line);
+        syntax.truncate(20);
+        if !syntax.is_empty() {
+            return (document, syntax);
         }
-        if !problems.is_empty() {
-            return (document, problems);
-        }
-        document.root = table(0, parsed.get_ref());
+        document.root = recovered;
         if document.root.entries.is_empty() {
             problems.push(document.problem(
                 Place::default(),
@@ -118,7 +138,7 @@ impl Document {
             document.texts.push(Text { name, text: value });
             let place = Place { source: index, start: 0, end: 0 };
             if !owned {
-                let fix = nearest(top, all.iter().copied()).map_or_else(
+                let fix = hint::nearest(top, all.iter().copied()).map_or_else(
                     || format!("use one of: {}", all.join(", ")),
                     |near| format!("did you mean `{near}`?"),
                 );
@@ -140,6 +160,37 @@ impl Document {
             }
         }
         (document, problems)
+    }
+
+    /// A key or table that stands twice, with the first place. What a table that stands twice repeats is no news:
+    /// the headers of such tables are remembered in `twice`.
+    fn duplicate(&self, place: Place, recovered: &Table, twice: &mut Vec<String>) -> Option<Problem> {
+        let text = &self.texts[0].text;
+        let key = text.get(place.start..place.end)?.trim_matches('"').to_owned();
+        let start = text[..place.start].rfind('\n').map_or(0, |at| at + 1);
+        let is_header = |line: &str| line.trim_start().starts_with('[');
+        let name = |line: &str| line.trim().trim_matches(['[', ']']).to_owned();
+        let line = text[start..].lines().next().unwrap_or("");
+        let path = if is_header(line) {
+            let header = name(line.split(']').next().unwrap_or(line));
+            twice.push(header.clone());
+            header
+        } else {
+            let header = text[..start].lines().rev().find(|line| is_header(line)).map(name).unwrap_or_default();
+            if twice.contains(&header) {
+                return None;
+            }
+            if header.is_empty() { key.clone() } else { format!("{header}.{key}") }
+        };
+        // A table that comes again takes the place of the first one in what the parser could save.
+        let saved = recovered.find(&path).map(|first| first.start).filter(|first| *first < place.start);
+        let written = || text[..start].find(&format!("[{path}]")).map(|at| at + 1);
+        let first = saved.or_else(written).map_or_else(String::new, |first| {
+            let (line, column, _) = locate(text, first);
+            format!("; first at {}:{line}:{column}", self.texts[0].name)
+        });
+        let fix = if is_header(line) { "put the keys of both into one table" } else { "keep one of the two" };
+        Some(self.problem(place, format!("`{path}` stands twice{first}"), fix))
     }
 
     /// A problem at a place.
@@ -211,7 +262,7 @@ fn node(source: usize, spanned: &toml::Spanned<DeValue<'_>>) -> Node {
     let value = match spanned.get_ref() {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-            .map_or(Value::Other("an integer out of range"), Value::Integer),
+            .map_or(Value::Other("an integer of more than 64 bits"), Value::Integer),
         DeValue::Float(_) => Value::Other("a float"),
         DeValue::Boolean(boolean) => Value::Boolean(*boolean),
         DeValue::Datetime(_) => Value::Other("a date"),

@@ -2,14 +2,17 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::base::{Digest, Secret};
-use crate::config::document::{Document, Value};
-use crate::config::reader::{Reader, Section, Word, words_of};
+use crate::base::Secret;
+use crate::config::auth::auth;
+use crate::config::document::{Document, Place, Value};
+use crate::config::feature;
+use crate::config::pattern::{origins, patterns};
+use crate::config::reader::{Reader, Section};
 use crate::config::server::servers;
 use crate::config::{Effective, Overrides, POLICY_KEYS, Report, Source, all_keys};
 use crate::policy::{
-    AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure, Pattern, PatternSet,
-    RateLimitPolicy, Redactor, Routes, RuleSite, ScopeMap, SecurityPolicy, Snapshot, StreamPolicy, TracePolicy,
+    Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure, RateLimitPolicy, Redactor, Routes,
+    SecurityPolicy, Snapshot, StreamPolicy, TracePolicy,
 };
 
 const MODELS: [(&str, bool); 13] = [
@@ -59,11 +62,17 @@ pub fn inspect_policy(
         return (Err(Report { problems }), Vec::new());
     }
     let reader = Reader::new(&document, source.base.clone(), problems);
-    let value = snapshot(&reader, source, overrides, context);
+    let value = read(&reader, source, overrides, context);
     reader.finish(value)
 }
 
-fn snapshot(reader: &Reader<'_>, source: &Source, overrides: &Overrides, context: PolicyContext<'_>) -> Snapshot {
+/// Reads the whole policy; what is wrong with it is in the reader.
+pub(in crate::config) fn read(
+    reader: &Reader<'_>,
+    source: &Source,
+    overrides: &Overrides,
+    context: PolicyContext<'_>,
+) -> Snapshot {
     let root = reader.root();
     end(&root);
     let enable = root.boolean("enable", None);
@@ -118,6 +127,8 @@ fn snapshot(reader: &Reader<'_>, source: &Source, overrides: &Overrides, context
     };
     compat_section.close();
     let domain = domain(&root, compat.emcp_models);
+    let (acl, actor) = (feature::acl(&root), feature::actor(&root));
+    feature::refuse(&root);
     let servers = servers(&root, &auth.scope_map, &rate_limit, &limits, &stream, context.upstreams);
     root.close();
     let digest = Sha256::digest(source.text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -136,6 +147,8 @@ fn snapshot(reader: &Reader<'_>, source: &Source, overrides: &Overrides, context
         trace,
         domain,
         compat,
+        acl,
+        actor,
         servers,
         unknown_handle: Arc::from("unknown"),
     }
@@ -146,7 +159,9 @@ fn end(root: &Section<'_>) {
     let end = root.section("end", false);
     let fix = "put `[end]` on the last line";
     if !end.present() {
-        root.reader.problem(root.place, "the policy does not end with `[end]`: was it cut short?", fix);
+        let text = root.reader.document.texts[0].text.trim_end();
+        let place = Place { source: 0, start: text.len(), end: text.len() };
+        root.reader.problem(place, "the policy does not end with `[end]`: was it cut short?", fix);
         return;
     }
     end.close();
@@ -170,12 +185,19 @@ fn last(node: &crate::config::document::Node) -> usize {
 
 fn segment(section: &Section<'_>, key: &str, may_be_empty: bool) -> String {
     let word = section.text(key, None);
-    let bad = matches!(word.text.as_str(), "." | "..")
-        || !word.text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-        || (word.text.is_empty() && !may_be_empty);
-    if bad && section.present() {
+    let good = |text: &str| {
+        !matches!(text, "." | "..")
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+            && (may_be_empty || !text.is_empty())
+    };
+    if !good(&word.text) && section.table.is_some_and(|table| table.get(key).is_some()) {
         let message = format!("`{}` must be one path segment, without slashes: {:?}", word.key, word.text);
-        section.reader.problem(word.place, message, "use letters, digits, _ - and .");
+        let bare = word.text.trim_matches('/');
+        let fix = match good(bare) && !bare.is_empty() {
+            true => format!("write {bare:?}"),
+            false => "use letters, digits, _ - and .".to_owned(),
+        };
+        section.reader.problem(word.place, message, &fix);
     }
     word.text
 }
@@ -202,114 +224,7 @@ fn routes(root: &Section<'_>, api: bool, manager: bool) -> Routes {
     routes
 }
 
-fn auth(root: &Section<'_>, overrides: &Overrides, extra: &[Secret]) -> AuthPolicy {
-    let section = root.section("auth", true);
-    let reader = root.reader;
-    let mode = section.choice("mode", &[("sapi_jwt", AuthMode::SapiJwt), ("none", AuthMode::None)], None);
-    let mut secrets = Vec::new();
-    let mut names = section.words("secret_envs", false);
-    names.extend(section.optional("secret_env"));
-    let files = section.words("secret_files", false);
-    if section.present() && mode == AuthMode::SapiJwt && names.is_empty() && files.is_empty() {
-        reader.problem(section.place, "`auth` names no secret", "set secret_env, secret_envs or secret_files");
-    }
-    let named = names.iter().filter_map(|word| {
-        let value = overrides.environment.get(&word.text).filter(|value| !value.is_empty())?;
-        Some((Secret::new(value.as_bytes()), word))
-    });
-    for (secret, word) in named.chain(files.iter().filter_map(|word| Some((section.secret_file(word)?, word)))) {
-        if secret.len() < 32 {
-            let message = format!("the secret of {} has {} bytes, at least 32 are needed", word.text, secret.len());
-            reader.problem(word.place, message, "make one with: openssl rand -hex 32");
-        }
-        secrets.push(secret);
-    }
-    if secrets.is_empty() {
-        secrets.extend_from_slice(extra);
-    }
-    let sites = |key| -> Vec<(String, RuleSite)> {
-        let words = section.words(key, true).into_iter();
-        words.map(|word| (word.text, reader.site(word.key, word.place))).collect()
-    };
-    let mut policy = AuthPolicy {
-        generation: Digest([0; 16]),
-        mode,
-        require_scopes: section.boolean("require_scopes", None),
-        require_exp: section.boolean("require_exp", None),
-        secrets,
-        issuer: section.text("issuer", None).text,
-        audience: section.text("audience", None).text,
-        deny_sub: sites("deny_sub"),
-        deny_jti: sites("deny_jti"),
-        failures_per_minute: section.integer("failures_per_minute", (0, 1_000_000), None),
-        scope_map: scope_map(&section, true),
-    };
-    policy.generation =
-        AuthPolicy::generation_of(&policy.secrets, &policy.issuer, &policy.audience, policy.require_exp);
-    section.close();
-    policy
-}
-
-/// `scope_map`: scopes in the order of the file, each a pattern or a list of patterns.
-pub(in crate::config) fn scope_map(section: &Section<'_>, required: bool) -> ScopeMap {
-    let map = section.section("scope_map", required);
-    let mut entries = Vec::new();
-    for entry in map.table.iter().flat_map(|table| &table.entries) {
-        let key = map.key(&format!("{:?}", entry.key));
-        if entry.key.trim().is_empty() {
-            map.reader.problem(entry.key_place, "a scope must not be empty", "name it");
-        }
-        let words = match &entry.node.value {
-            Value::Text(text) => vec![Word { text: text.clone(), key, place: entry.node.place }],
-            _ => words_of(map.reader, &key, &entry.node),
-        };
-        let scope: Arc<str> = Arc::from(entry.key.as_str());
-        entries.extend(words.into_iter().filter_map(|word| {
-            let (pattern, site) = pattern(map.reader, word)?;
-            Some((Arc::clone(&scope), pattern, site))
-        }));
-    }
-    if required && map.present() && entries.is_empty() {
-        map.reader.problem(map.place, "`auth.scope_map` is empty", "copy it from conf/policy.toml");
-    }
-    ScopeMap { entries }
-}
-
-fn pattern(reader: &Reader<'_>, word: Word) -> Option<(Pattern, RuleSite)> {
-    match Pattern::new(&word.text) {
-        Ok(pattern) => Some((pattern, reader.site(word.key, word.place))),
-        Err(error) => {
-            reader.problem(
-                word.place,
-                format!("`{}`: {error}", word.key),
-                "an exact name, or a pattern such as evo.content.*",
-            );
-            None
-        }
-    }
-}
-
-/// A list of patterns.
-pub(in crate::config) fn patterns(section: &Section<'_>, key: &str, required: bool) -> PatternSet {
-    let words = section.words(key, required).into_iter();
-    PatternSet::new(words.filter_map(|word| pattern(section.reader, word)).collect())
-}
-
-fn origins(section: &Section<'_>) -> Vec<String> {
-    let words = section.words("allow_origins", true).into_iter();
-    words
-        .map(|word| {
-            let rest = word.text.strip_prefix("https://").or_else(|| word.text.strip_prefix("http://"));
-            if rest.is_none_or(|rest| rest.is_empty() || rest.contains(['/', '*', ' ', '@', '?', '#'])) {
-                let message = format!("`{}` is no origin: {:?}", word.key, word.text);
-                section.reader.problem(word.place, message, "scheme://host[:port], nothing behind it");
-            }
-            word.text.to_lowercase()
-        })
-        .collect()
-}
-
-/// `limits`; with a global to fall back to, every key is optional.
+/// `limits`; with a global to fall back to, every key is optional, and those of headers have no place.
 pub(in crate::config) fn limits(section: &Section<'_>, global: Option<&LimitsPolicy>) -> LimitsPolicy {
     let whole = |bytes: usize, unit: usize| u32::try_from(bytes / unit).unwrap_or(u32::MAX);
     let of = |read: fn(&LimitsPolicy) -> u32| global.map(read);
@@ -327,19 +242,25 @@ pub(in crate::config) fn limits(section: &Section<'_>, global: Option<&LimitsPol
             1,
         ),
         max_result_items: section.integer("max_result_items", (1, 100_000), of(|g| g.max_result_items)),
-        max_header_bytes: section.size(
-            "max_header_kb",
-            (1, 1024),
-            global.map(|g| whole(g.max_header_bytes, 1024)),
-            1024,
-        ),
-        max_headers: section.size("max_headers", (1, 4096), global.map(|g| whole(g.max_headers, 1)), 1),
+        max_header_bytes: match global {
+            Some(global) => global.max_header_bytes,
+            None => section.size("max_header_kb", (1, 1024), None, 1024),
+        },
+        max_headers: match global {
+            Some(global) => global.max_headers,
+            None => section.size("max_headers", (1, 4096), None, 1),
+        },
         max_stream_bytes: u64::from(section.integer(
             "max_stream_mb",
             (1, 65_536),
             global.map(|g| u32::try_from(g.max_stream_bytes >> 20).unwrap_or(u32::MAX)),
         )) << 20,
     };
+    if global.is_some() {
+        for key in ["max_header_kb", "max_headers"] {
+            section.refuse(key, "acts before it is known whom a request is for", "set it in [limits]");
+        }
+    }
     section.close();
     limits
 }

@@ -1,11 +1,12 @@
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::Secret;
 use crate::config::document::{Document, Node, Place, Table, Value};
-use crate::config::report::nearest;
+use crate::config::hint;
 use crate::config::source::locate;
 use crate::config::{Problem, Report};
 use crate::policy::RuleSite;
@@ -29,11 +30,32 @@ pub(in crate::config) struct Reader<'a> {
     pub base: PathBuf,
     problems: RefCell<Vec<Problem>>,
     effective: RefCell<Vec<Effective>>,
+    /// Every key that was asked for, there or not, without positions in lists.
+    asked: RefCell<BTreeSet<String>>,
+    unknown: RefCell<Vec<Unknown>>,
+    /// Secrets that stand in the file, as written: no report shows them.
+    secrets: RefCell<Vec<String>>,
+}
+
+/// A key that nobody asked for; what to do about it is clear once all keys are known.
+struct Unknown {
+    place: Place,
+    table: String,
+    key: String,
+    siblings: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(document: &'a Document, base: PathBuf, problems: Vec<Problem>) -> Self {
-        Self { document, base, problems: RefCell::new(problems), effective: RefCell::default() }
+        Self {
+            document,
+            base,
+            problems: RefCell::new(problems),
+            effective: RefCell::default(),
+            asked: RefCell::default(),
+            unknown: RefCell::default(),
+            secrets: RefCell::default(),
+        }
     }
 
     pub fn root(&'a self) -> Section<'a> {
@@ -43,6 +65,7 @@ impl<'a> Reader<'a> {
             path: String::new(),
             place: Place::default(),
             known: RefCell::default(),
+            refused: RefCell::default(),
         }
     }
 
@@ -75,11 +98,45 @@ impl<'a> Reader<'a> {
         self.effective.borrow_mut().push(Effective { key: key.to_owned(), value, origin });
     }
 
+    /// Every key that was asked for so far, as `servers.limits.max_payload_kb`.
+    #[cfg(test)]
+    pub fn asked(&self) -> BTreeSet<String> {
+        self.asked.borrow().clone()
+    }
+
+    /// `policy.toml:7:1`, for a message that speaks of a second place.
+    pub fn place_name(&self, place: Place) -> String {
+        let site = self.site(String::new(), place);
+        let name = &self.document.texts[place.source].name;
+        if site.line == 0 { name.clone() } else { format!("{name}:{}:{}", site.line, site.column) }
+    }
+
     /// Ends the reading: the value, unless there were problems.
     pub fn finish<T>(self, value: T) -> (Result<T, Report>, Vec<Effective>) {
+        for unknown in self.unknown.take() {
+            let path = join(&unknown.table, &unknown.key);
+            let fix = hint::unknown_key(&unknown.table, &unknown.key, &unknown.siblings, &self.asked.borrow());
+            if let Some(meant) = hint::meant(&fix) {
+                // One slip is one problem: the key that was meant is not missing besides.
+                let missing = format!("`{}` is missing", join(&unknown.table, meant));
+                self.problems.borrow_mut().retain(|problem| problem.message != missing);
+            }
+            self.problem(unknown.place, format!("unknown key `{path}`"), &fix);
+        }
         let mut problems = self.problems.into_inner();
-        problems.sort_by_key(|problem| (problem.line == 0, problem.line, problem.column));
-        let result = if problems.is_empty() { Ok(value) } else { Err(Report { problems }) };
+        for secret in self.secrets.into_inner().into_iter().filter(|secret| !secret.is_empty()) {
+            let stars = "*".repeat(secret.chars().count());
+            // A short one would be found in words that have nothing to do with it.
+            let quotes: &[&str] = if secret.len() < 8 { &["\"", "'"] } else { &["\"", "'", ""] };
+            for problem in &mut problems {
+                for text in [&mut problem.message, &mut problem.excerpt, &mut problem.offending] {
+                    for quote in quotes {
+                        *text = text.replace(&format!("{quote}{secret}{quote}"), &format!("{quote}{stars}{quote}"));
+                    }
+                }
+            }
+        }
+        let result = if problems.is_empty() { Ok(value) } else { Err(Report::sorted(problems)) };
         (result, self.effective.into_inner())
     }
 }
@@ -99,20 +156,36 @@ pub(in crate::config) struct Section<'a> {
     pub path: String,
     pub place: Place,
     known: RefCell<Vec<String>>,
+    refused: RefCell<Vec<String>>,
 }
 
 impl<'a> Section<'a> {
     pub fn at(reader: &'a Reader<'a>, table: &'a Table, path: String, place: Place) -> Self {
-        Self { reader, table: Some(table), path, place, known: RefCell::default() }
+        Self { reader, table: Some(table), path, place, known: RefCell::default(), refused: RefCell::default() }
     }
 
     pub fn key(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        join(&self.path, key)
     }
 
     pub fn node(&self, key: &str) -> Option<&'a Node> {
         self.known.borrow_mut().push(key.to_owned());
+        self.reader.asked.borrow_mut().insert(hint::generic(&self.key(key)));
         self.table?.get(key).map(|entry| &entry.node)
+    }
+
+    /// Whether the table is there and has none of these keys.
+    pub fn lacks(&self, keys: &[&str]) -> bool {
+        self.table.is_some_and(|table| keys.iter().all(|key| table.get(key).is_none()))
+    }
+
+    /// A key of the contract whose feature is not part of this version: said plainly, rather than "unknown key".
+    pub fn refuse(&self, key: &str, why: &str, fix: &str) {
+        if let Some(entry) = self.table.and_then(|table| table.get(key)) {
+            // Not among the known ones: no suggestion leads here.
+            self.refused.borrow_mut().push(key.to_owned());
+            self.reader.problem(entry.key_place, format!("`{}` {why}", self.key(key)), fix);
+        }
     }
 
     /// A table; where it is required and absent, that is said once and its keys are not asked for.
@@ -121,7 +194,7 @@ impl<'a> Section<'a> {
         let (table, place) = match node {
             Some(Node { value: Value::Table(table), place }) => (Some(table), *place),
             Some(other) => {
-                self.wrong(key, other, "a table");
+                self.wrong(key, other, "a table", &format!("write [{}]", self.key(key)));
                 (None, other.place)
             }
             None => {
@@ -131,7 +204,14 @@ impl<'a> Section<'a> {
                 (None, self.place)
             }
         };
-        Section { reader: self.reader, table, path: self.key(key), place, known: RefCell::default() }
+        Section {
+            reader: self.reader,
+            table,
+            path: self.key(key),
+            place,
+            known: RefCell::default(),
+            refused: RefCell::default(),
+        }
     }
 
     pub const fn present(&self) -> bool {
@@ -140,14 +220,14 @@ impl<'a> Section<'a> {
 
     fn missing(&self, key: &str) {
         if self.table.is_some() {
-            let fix = format!("add `{key}`; what restricts is never defaulted");
-            self.reader.problem(self.place, format!("`{}` is missing", self.key(key)), &fix);
+            let path = self.key(key);
+            self.reader.problem(self.place, format!("`{path}` is missing"), &hint::missing(&path, key));
         }
     }
 
-    fn wrong(&self, key: &str, node: &Node, wanted: &str) {
+    fn wrong(&self, key: &str, node: &Node, wanted: &str, fix: &str) {
         let message = format!("`{}` must be {wanted}, not {}", self.key(key), node.value.kind());
-        self.reader.problem(node.place, message, &format!("write {wanted}"));
+        self.reader.problem(node.place, message, fix);
     }
 
     fn absent<T>(&self, key: &str, default: Option<T>, show: impl Fn(&T) -> String, fallback: T) -> T {
@@ -170,7 +250,7 @@ impl<'a> Section<'a> {
                 *value
             }
             Some(other) => {
-                self.wrong(key, other, "true or false");
+                self.wrong(key, other, "true or false", "write true or false, without quotes");
                 false
             }
             None => self.absent(key, default, ToString::to_string, false),
@@ -186,13 +266,14 @@ impl<'a> Section<'a> {
                     Some(value) => value,
                     None => {
                         let message = format!("`{}` is out of range: {value}", self.key(key));
-                        self.reader.problem(*place, message, &format!("use {} to {}", range.0, range.1));
+                        self.reader.problem(*place, message, &format!("use {}", hint::range(key, range)));
                         range.0
                     }
                 }
             }
             Some(other) => {
-                self.wrong(key, other, "an integer");
+                let fix = format!("write a whole number without quotes, {}", hint::range(key, range));
+                self.wrong(key, other, "an integer", &fix);
                 range.0
             }
             None => self.absent(key, default, ToString::to_string, range.0),
@@ -205,6 +286,11 @@ impl<'a> Section<'a> {
 
     /// A length of time: a string such as `"250ms"`, `"5s"`, `"2m"`.
     pub fn duration(&self, key: &str, default: Duration) -> Duration {
+        if let Some(Node { value: Value::Integer(number), place }) = self.node(key) {
+            let message = format!("`{}` has no unit: {number}", self.key(key));
+            self.reader.problem(*place, message, &format!("write \"{number}s\", \"{number}ms\" or \"{number}m\""));
+            return default;
+        }
         let Some(word) = self.optional(key) else {
             self.reader.record(&self.key(key), format!("\"{}ms\"", default.as_millis()), None);
             return default;
@@ -230,7 +316,7 @@ impl<'a> Section<'a> {
                 Some(Word { text: text.clone(), key: self.key(key), place: *place })
             }
             other => {
-                self.wrong(key, other, "a string");
+                self.wrong(key, other, "a string", "put it in quotes");
                 None
             }
         }
@@ -256,7 +342,7 @@ impl<'a> Section<'a> {
         let given = self.table.and_then(|table| table.get(key));
         if given.is_some_and(|entry| matches!(entry.node.value, Value::Text(_))) {
             let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
-            let fix = nearest(&word.text, names.iter().copied())
+            let fix = hint::nearest(&word.text, names.iter().copied())
                 .map_or_else(|| format!("use one of: {}", names.join(", ")), |near| format!("did you mean {near:?}?"));
             self.reader.problem(word.place, format!("`{}` has no value {:?}", word.key, word.text), &fix);
         }
@@ -291,6 +377,21 @@ impl<'a> Section<'a> {
         path
     }
 
+    /// Keeps what stands under a key out of every report.
+    pub fn conceal(&self, key: &str) {
+        let entry = self.table.and_then(|table| table.get(key));
+        if let Some(Node { value: Value::Text(text), .. }) = entry.map(|entry| &entry.node) {
+            self.reader.secrets.borrow_mut().push(text.clone());
+        }
+    }
+
+    /// Refuses a secret by value; `keys` are those that name one.
+    pub fn refuse_secret(&self, key: &str, keys: &str) {
+        self.conceal(key);
+        let fix = format!("move it into a variable or a file, and name that: {keys}");
+        self.refuse(key, "holds a secret, which must not stand here", &fix);
+    }
+
     /// A secret by value, environment variable (`KEY_env`) or file (`KEY_file`).
     pub fn secret(
         &self,
@@ -298,23 +399,37 @@ impl<'a> Section<'a> {
         environment: &dyn Fn(&str) -> Option<String>,
         inline: bool,
     ) -> Option<(Secret, Place)> {
-        if inline && let Some(Node { value: Value::Text(text), place }) = self.node(key) {
-            self.reader.record(&self.key(key), "\"[REDACTED]\"".to_owned(), Some(*place));
-            return Some((Secret::new(text.as_bytes()), *place));
+        let (by_env, by_file) = (format!("{key}_env"), format!("{key}_file"));
+        self.conceal(key);
+        let value = if inline { self.node(key) } else { None };
+        if !inline {
+            self.refuse_secret(key, &format!("{by_env} or {by_file}"));
         }
-        if let Some(word) = self.optional(&format!("{key}_env")) {
-            if let Some(value) = environment(&word.text).filter(|value| !value.is_empty()) {
-                return Some((Secret::new(value), word.place));
-            }
-            self.reader.problem(
-                word.place,
-                format!("the variable {} is not set", word.text),
-                "set it in the environment",
-            );
-            return None;
+        let ways = [(key, value), (by_env.as_str(), self.node(&by_env)), (by_file.as_str(), self.node(&by_file))];
+        let given: Vec<(&str, &Node)> = ways.into_iter().filter_map(|(way, node)| Some((way, node?))).collect();
+        if let [(first, _), (second, node), ..] = given[..] {
+            let message = format!("`{}` and `{}` are both given", self.key(first), self.key(second));
+            self.reader.problem(node.place, message, "keep one of the two");
         }
-        let word = self.optional(&format!("{key}_file"))?;
-        self.secret_file(&word).map(|secret| (secret, word.place))
+        let (way, node) = given.first()?;
+        if *way == key {
+            let Value::Text(text) = &node.value else {
+                self.wrong(key, node, "a string", "put it in quotes");
+                return None;
+            };
+            self.reader.record(&self.key(key), "\"[REDACTED]\"".to_owned(), Some(node.place));
+            return Some((Secret::new(text.as_bytes()), node.place));
+        }
+        let word = self.optional(way)?;
+        if *way == by_file {
+            return self.secret_file(&word).map(|secret| (secret, word.place));
+        }
+        let value = environment(&word.text).filter(|value| !value.is_empty());
+        if value.is_none() {
+            let message = format!("the variable {} is not set", word.text);
+            self.reader.problem(word.place, message, "set it in the environment");
+        }
+        value.map(|value| (Secret::new(value), word.place))
     }
 
     pub fn secret_file(&self, word: &Word) -> Option<Secret> {
@@ -331,20 +446,33 @@ impl<'a> Section<'a> {
     /// Refuses every key that was not asked for.
     pub fn close(&self) {
         let Some(table) = self.table else { return };
-        let known = self.known.borrow();
-        for entry in table.entries.iter().filter(|entry| !known.contains(&entry.key)) {
-            let fix = nearest(&entry.key, known.iter().map(String::as_str))
-                .map_or_else(|| format!("keys here: {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
-            self.reader.problem(entry.key_place, format!("unknown key `{}`", self.key(&entry.key)), &fix);
+        let (known, refused) = (self.known.borrow(), self.refused.borrow());
+        for entry in &table.entries {
+            if !known.contains(&entry.key) && !refused.contains(&entry.key) {
+                self.reader.unknown.borrow_mut().push(Unknown {
+                    place: entry.key_place,
+                    table: self.path.clone(),
+                    key: entry.key.clone(),
+                    siblings: known.clone(),
+                });
+            }
         }
     }
+}
+
+fn join(table: &str, key: &str) -> String {
+    if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
 }
 
 /// The strings of a list, each with its place.
 pub(in crate::config) fn words_of(reader: &Reader<'_>, key: &str, node: &Node) -> Vec<Word> {
     let Value::Array(items) = &node.value else {
         let message = format!("`{key}` must be a list of strings, not {}", node.value.kind());
-        reader.problem(node.place, message, "write [\"...\"]");
+        let fix = match &node.value {
+            Value::Text(text) => format!("write [{text:?}]"),
+            _ => "write [\"...\"]".to_owned(),
+        };
+        reader.problem(node.place, message, &fix);
         return Vec::new();
     };
     let mut words = Vec::new();

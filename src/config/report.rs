@@ -50,6 +50,18 @@ impl Report {
         }
     }
 
+    /// A report of these problems in the order of the file; what has no place in it comes last.
+    #[must_use]
+    pub(in crate::config) fn sorted(mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| (problem.line == 0, problem.line, problem.column));
+        for problem in &mut problems {
+            for text in [&mut problem.message, &mut problem.excerpt, &mut problem.offending] {
+                *text = mask_passwords(text);
+            }
+        }
+        Self { problems }
+    }
+
     /// Takes in what another report holds, each problem once.
     pub fn merge(&mut self, other: Self) {
         for problem in other.problems {
@@ -91,6 +103,28 @@ impl Report {
     }
 }
 
+/// Stars in place of `password` in each `scheme://user:password@host`, as many as it has characters.
+fn mask_passwords(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        out.push_str(before);
+        out.push_str("://");
+        // Blanks, slashes and question marks may stand in a password that nobody encoded; a quote ends the text.
+        let end = after.find(['"', '\'']).unwrap_or(after.len());
+        let password = after[..end].rfind('@').and_then(|at| Some((after[..at].find(':')? + 1, at)));
+        rest = match password {
+            Some((start, at)) => {
+                out.push_str(&after[..start]);
+                out.extend(after[start..at].chars().map(|_| '*'));
+                &after[at..]
+            }
+            None => after,
+        };
+    }
+    out + rest
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.render().trim_end())
@@ -99,48 +133,22 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
-/// The candidate nearest to `word`, if any is near enough to be what was meant.
-pub(in crate::config) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Edits between two words (insert, delete, replace, swap of neighbours).
-fn distance(left: &str, right: &str) -> usize {
-    let (left, right): (Vec<char>, Vec<char>) =
-        (left.to_lowercase().chars().take(64).collect(), right.to_lowercase().chars().take(64).collect());
-    let mut rows = vec![vec![0; right.len() + 1]; left.len() + 1];
-    for i in 0..=left.len() {
-        for j in 0..=right.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let replaced = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
-                let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-                if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
-                    best = best.min(rows[i - 2][j - 2] + 1);
-                }
-                best
-            };
-        }
-    }
-    rows[left.len()][right.len()]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::mask_passwords;
 
     #[test]
-    fn a_suggestion_is_near_or_absent() {
-        let known = ["per_minute", "enabled", "replicas"];
-        assert_eq!(nearest("per_minte", known), Some("per_minute"));
-        assert_eq!(nearest("enabeld", known), Some("enabled"));
-        assert_eq!(nearest("colour", known), None);
+    fn passwords_in_urls_are_masked_and_nothing_moves() {
+        let cases = [
+            ("url = \"redis://:word@h:6379\"", "url = \"redis://:****@h:6379\""),
+            ("{ a = \"redis://u:wo@rd@h\", b = \"x://u:p@h\" }", "{ a = \"redis://u:*****@h\", b = \"x://u:*@h\" }"),
+            ("url = \"redis://u:wört/?x@h", "url = \"redis://u:*******@h"),
+            ("url = \"http://host:80/a\"  # a@b.example", "url = \"http://host:80/a\"  # a@b.example"),
+            ("none", "none"),
+            ("://", "://"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(mask_passwords(text), expected);
+        }
     }
 }

@@ -1,9 +1,13 @@
 use std::sync::Arc;
 
-use crate::config::document::Value;
-use crate::config::policy::{limits, patterns, scope_map, stream};
+use crate::config::auth::scope_map;
+use crate::config::document::{Place, Value};
+use crate::config::feature::refuse_in_server;
+use crate::config::hint::nearest;
+use crate::config::pattern::patterns;
+use crate::config::policy::{limits, stream};
 use crate::config::reader::Section;
-use crate::policy::{LimitsPolicy, RateLimitPolicy, ScopeMap, Server, ServerKind, StreamPolicy};
+use crate::policy::{LimitsPolicy, PatternSet, RateLimitPolicy, ScopeMap, Server, ServerKind, StreamPolicy};
 
 /// Handles that keys, labels and routes use for something else.
 const RESERVED: [&str; 5] = ["unknown", "servers", "token", ".", ".."];
@@ -26,7 +30,8 @@ pub(in crate::config) fn servers(
         reader.problem(node.place, "`servers` must be a list of tables", "write [[servers]]");
         return Vec::new();
     };
-    let mut handles: Vec<String> = Vec::new();
+    let mut handles: Vec<(String, Place)> = Vec::new();
+    let mut claimed: Vec<(String, Place)> = Vec::new();
     let mut kept: Vec<Arc<Server>> = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let Value::Table(table) = &item.value else {
@@ -42,10 +47,13 @@ pub(in crate::config) fn servers(
             let message = format!("{:?} cannot be a handle", handle.text);
             reader.problem(handle.place, message, "1 to 64 of A-Z a-z 0-9 _ - . and no reserved word");
         }
-        if handles.contains(&handle.text) {
-            reader.problem(handle.place, format!("the handle {:?} is taken", handle.text), "rename one of the two");
+        if let Some((_, first)) = handles.iter().find(|(taken, _)| *taken == handle.text) {
+            let message = format!("the handle {:?} is taken at {}", handle.text, reader.place_name(*first));
+            reader.problem(handle.place, message, "rename one of the two");
         }
-        handles.push(handle.text.clone());
+        if table.get("handle").is_some() {
+            handles.push((handle.text.clone(), handle.place));
+        }
         let enabled = section.boolean("enabled", Some(false));
         let web = section.choice("transport", &[("web", true), ("local", false)], None);
         let content = section.choice("kind", &[("content", true), ("mcp", false)], None);
@@ -55,13 +63,17 @@ pub(in crate::config) fn servers(
             && !upstream.text.is_empty()
             && !known.contains(&upstream.text)
         {
-            let fix = format!("sidecar.toml has: {}", known.join(", "));
+            let fix = match (nearest(&upstream.text, known.iter().map(String::as_str)), known.is_empty()) {
+                (Some(near), _) => format!("did you mean {near:?}?"),
+                (None, true) => "sidecar.toml has none: add [upstreams.NAME] there".to_owned(),
+                (None, false) => format!("sidecar.toml has: {}", known.join(", ")),
+            };
             reader.problem(upstream.place, format!("there is no upstream {:?}", upstream.text), &fix);
         }
         let allow_tools = patterns(&section, "allow_tools", false);
+        let names = section.words("tool_names", false);
         if !content {
-            let words = section.words("allow_tools", false);
-            for word in words {
+            for word in section.words("allow_tools", false).iter().chain(&names) {
                 let literal = word.text.split('*').next().unwrap_or("");
                 let may_be_core = literal.starts_with("evo.")
                     || (word.text.contains('*') && !literal.is_empty() && "evo.".starts_with(literal));
@@ -70,6 +82,13 @@ pub(in crate::config) fn servers(
                     reader.problem(word.place, message, "use the vendor's own prefix");
                 }
             }
+        }
+        for word in names.into_iter().filter(|_| enabled) {
+            if let Some((_, first)) = claimed.iter().find(|(name, _)| *name == word.text) {
+                let message = format!("the tool {:?} is claimed already at {}", word.text, reader.place_name(*first));
+                reader.problem(word.place, message, "tool names are unique over all enabled servers: rename one");
+            }
+            claimed.push((word.text, word.place));
         }
         let own_scopes = scope_map(&section, false);
         let rates = section.section("rate_limit", false);
@@ -84,16 +103,51 @@ pub(in crate::config) fn servers(
             allow_tools,
             allow_resources: patterns(&section, "allow_resources", false),
             allow_prompts: patterns(&section, "allow_prompts", false),
-            deny_tools: patterns(&section, "deny_tools", true),
+            deny_tools: deny_tools(&section),
             per_minute: if rate.enabled { per_minute } else { 0 },
             limits: limits(&section.section("limits", false), Some(global_limits)),
             stream: stream(&section.section("stream", false), Some(global_stream)),
             site: reader.site(format!("servers[{index}]"), item.place),
         };
+        refuse_in_server(&section);
         section.close();
         if enabled && web {
             kept.push(Arc::new(server));
         }
     }
     kept
+}
+
+/// `security.deny_tools`, as in eMCP, or shorter `deny_tools`: one of the two, and never none.
+fn deny_tools(server: &Section<'_>) -> PatternSet {
+    let security = server.section("security", false);
+    let long = security.table.and_then(|table| table.get("deny_tools"));
+    let short = server.table.and_then(|table| table.get("deny_tools"));
+    if let (Some(long), Some(short)) = (long, short) {
+        let message = format!("`{}` is given as `{}` already", server.key("deny_tools"), security.key("deny_tools"));
+        let place = if long.key_place.source > short.key_place.source { long.key_place } else { short.key_place };
+        server.reader.problem(place, message, "keep `security.deny_tools`");
+    }
+    let list = match (long, short) {
+        (None, None) if security.present() => patterns(&security, "deny_tools", true),
+        (None, None) => {
+            let (message, fix) = (
+                format!("`{}` is missing", security.key("deny_tools")),
+                "add `security = { deny_tools = [] }`; what restricts is never defaulted",
+            );
+            server.reader.problem(server.place, message, fix);
+            PatternSet::default()
+        }
+        (Some(_), None) => patterns(&security, "deny_tools", true),
+        (Some(_), Some(_)) => {
+            patterns(server, "deny_tools", true);
+            patterns(&security, "deny_tools", true)
+        }
+        (None, Some(_)) => patterns(server, "deny_tools", true),
+    };
+    for section in [&security, server] {
+        section.node("deny_tools");
+    }
+    security.close();
+    list
 }

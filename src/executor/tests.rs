@@ -113,6 +113,8 @@ fn snapshot() -> Snapshot {
             models_allow: store::model::MODELS.iter().map(|model| model.name.to_owned()).collect(),
         },
         compat: Compat::default(),
+        acl: crate::policy::AclPolicy { permission: "emcp".to_owned() },
+        actor: crate::policy::Actor::Initiator,
         servers: vec![Arc::new(server)],
         unknown_handle: "unknown".into(),
     }

@@ -1,11 +1,13 @@
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ::redis::Value;
 
 use super::{Store, Verdict, length_ms, retry_after_s, share_principal};
 use crate::base::Digest;
 use crate::policy::{Charge, RateKey, Window};
-use crate::redis::{Connection, Script, Settings, Stats};
+use crate::redis::{Call, Connection, Probe, Script, Settings, Stats, Trouble};
 
 /// Windows counted in Redis, shared exactly by all who use the same Redis and prefix.
 ///
@@ -52,6 +54,36 @@ impl RedisStore {
         self.connection.stats()
     }
 
+    /// Runs the script over a connection made to try things out, on keys that no caller has; how long that took.
+    ///
+    /// # Errors
+    /// Why Redis does not run it.
+    pub async fn trial(&self, probe: &mut Probe) -> Result<Duration, Trouble> {
+        let principal = Digest::of(&[b"", b"trial"]);
+        let charge = |server, window| Charge {
+            key: RateKey { principal, server: Arc::from(server), method: None },
+            limit: u32::MAX,
+            window,
+        };
+        let seconds = 1;
+        let charges = [charge("trial", Window::FromFirstHit { seconds }), charge("trial", Window::Aligned { seconds })];
+        probe.run(&self.call(&charges)).await
+    }
+
+    fn call(&self, charges: &[Charge]) -> Call<'_> {
+        let mut call = self.script.call(charges.len());
+        let mut key = String::with_capacity(self.prefix.len() + 96);
+        for charge in charges {
+            self.write_key(&mut key, charge);
+            call.arg(key.as_str());
+        }
+        for charge in charges {
+            let kind = if matches!(charge.window, Window::Aligned { .. }) { "a" } else { "f" };
+            call.arg(charge.limit).arg(length_ms(charge.window)).arg(kind);
+        }
+        call
+    }
+
     fn write_key(&self, key: &mut String, charge: &Charge) {
         key.clear();
         key.push_str(&self.prefix);
@@ -76,17 +108,10 @@ impl Store for RedisStore {
         if !share_principal(charges) {
             return Verdict::Unavailable;
         }
-        let mut call = self.script.call(charges.len());
-        let mut key = String::with_capacity(self.prefix.len() + 96);
-        for charge in charges {
-            self.write_key(&mut key, charge);
-            call.arg(key.as_str());
-        }
-        for charge in charges {
-            let kind = if matches!(charge.window, Window::Aligned { .. }) { "a" } else { "f" };
-            call.arg(charge.limit).arg(length_ms(charge.window)).arg(kind);
-        }
-        self.connection.run(&call).await.map_or(Verdict::Unavailable, |answer| verdict(&answer, charges.len()))
+        self.connection
+            .run(&self.call(charges))
+            .await
+            .map_or(Verdict::Unavailable, |answer| verdict(&answer, charges.len()))
     }
 }
 

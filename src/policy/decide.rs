@@ -46,6 +46,7 @@ fn admit<'a>(
     let principal = match facts.credential {
         Credential::Principal(principal) => principal,
         Credential::Refused(reason) => return Err(builtin(reason, "auth.token")),
+        Credential::Denied(site) => return Err(Denial::new(Reason::Unauthenticated, key(site))),
     };
     if facts.http_method != HttpMethod::Post {
         return Err(builtin(Reason::MethodNotAllowed, "http.method"));
@@ -109,8 +110,9 @@ fn judge(
         Body::Refused(refused) => return Err(builtin(Reason::Parse(refused.refusal), "parse")),
         Body::Call(envelope) => envelope,
     };
-    if snapshot.security.allow_servers.find(facts.server).is_none() {
-        return Err(builtin(Reason::ServerDenied, "security.allow_servers"));
+    let servers = &snapshot.security.allow_servers;
+    if servers.find(facts.server).is_none() {
+        return Err(unlisted(servers, Reason::ServerDenied, "security.allow_servers"));
     }
     let method = Method::from_name(&envelope.method);
     let target = check_shape(envelope, method)?;
@@ -185,7 +187,7 @@ fn check_target(snapshot: &Snapshot, server: Option<&Arc<Server>>, target: Targe
         None => Ok(None),
         Some(server) => match list(server).find(name) {
             Some(site) => Ok(Some(key(site))),
-            None => Err(builtin(reason, word)),
+            None => Err(unlisted(list(server), reason, word)),
         },
     };
     match target {
@@ -228,6 +230,11 @@ pub fn may_call_tools(snapshot: &Snapshot, server: &Server, principal: &Principa
 
 fn key(site: &RuleSite) -> Rule {
     Rule::Key(site.clone())
+}
+
+/// Nothing in an allow list names it: the list is the rule.
+fn unlisted(list: &PatternSet, reason: Reason, word: &'static str) -> Denial {
+    Denial::new(reason, list.site().map_or(Rule::Builtin(word), key))
 }
 
 fn builtin(reason: Reason, word: &'static str) -> Denial {

@@ -1,5 +1,5 @@
 use crate::base::Principal;
-use crate::policy::Reason;
+use crate::policy::{Reason, RuleSite};
 use crate::protocol::{Envelope, Refused};
 
 /// The HTTP method, as far as MCP routes tell methods apart.
@@ -16,6 +16,8 @@ pub enum Credential<'a> {
     Principal(&'a Principal),
     /// Refused; the reason is what the token check said (`Unauthenticated`, `InternalError` without a secret, …).
     Refused(Reason),
+    /// Valid, and on a deny list of the policy; where the entry stands.
+    Denied(&'a RuleSite),
 }
 
 /// What the request says its body is.

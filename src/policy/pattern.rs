@@ -80,6 +80,8 @@ pub struct PatternSet {
     prefixes: Vec<Prefix>,
     /// Positions of the patterns of any other shape, in file order.
     others: Vec<usize>,
+    /// Where the list itself stands, which decides about what no pattern matches.
+    site: Option<RuleSite>,
 }
 
 #[derive(Clone, Debug)]
@@ -116,7 +118,20 @@ impl PatternSet {
             let first = parent.map_or(position, |at| prefixes[at].first.min(position));
             prefixes.push(Prefix { text: text.to_owned(), parent, first });
         }
-        Self { patterns, exact, prefixes, others }
+        Self { patterns, exact, prefixes, others, site: None }
+    }
+
+    /// The same list, with its own place.
+    #[must_use]
+    pub fn at(mut self, site: RuleSite) -> Self {
+        self.site = Some(site);
+        self
+    }
+
+    /// Where the list stands.
+    #[must_use]
+    pub const fn site(&self) -> Option<&RuleSite> {
+        self.site.as_ref()
     }
 
     /// The place of the first pattern (in file order among the matching ones) that matches.

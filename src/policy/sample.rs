@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use crate::base::Secret;
 use crate::policy::{
-    AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure, Pattern, PatternSet,
-    RateLimitPolicy, Redactor, Routes, RuleSite, ScopeMap, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy,
-    TracePolicy,
+    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure, Pattern,
+    PatternSet, RateLimitPolicy, Redactor, Routes, RuleSite, ScopeMap, SecurityPolicy, Server, ServerKind, Snapshot,
+    StreamPolicy, TracePolicy,
 };
 
 impl Snapshot {
@@ -102,6 +102,8 @@ impl Snapshot {
                 models_allow: Vec::new(),
             },
             compat: Compat::default(),
+            acl: AclPolicy { permission: "emcp".to_owned() },
+            actor: Actor::Initiator,
             servers: vec![Arc::new(server)],
             unknown_handle: "unknown".into(),
         }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::base::{Digest, Secret};
+use crate::base::{Digest, Principal, Secret};
 use crate::policy::{PatternSet, Redactor, RuleSite, ScopeMap};
 
 /// One valid policy, immutable. A request takes one and keeps it until its last byte.
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub trace: TracePolicy,
     pub domain: DomainPolicy,
     pub compat: Compat,
+    pub acl: AclPolicy,
+    pub actor: Actor,
     /// Enabled servers with transport `web`, in file order. Overrides are resolved into each.
     pub servers: Vec<Arc<Server>>,
     /// The handle `unknown`, shared by keys and labels.
@@ -34,6 +36,15 @@ impl Snapshot {
     #[must_use]
     pub fn server(&self, handle: &str) -> Option<&Arc<Server>> {
         self.servers.iter().find(|server| &*server.handle == handle)
+    }
+
+    /// The CMS's user as whom this caller's permitted calls act (emcp.md 11 and 14.1, `actor`).
+    #[must_use]
+    pub const fn actor_of(&self, principal: &Principal) -> Option<u64> {
+        match self.actor {
+            Actor::Initiator => principal.user_id(),
+            Actor::Service { user_id } => Some(user_id),
+        }
     }
 }
 
@@ -185,6 +196,23 @@ pub struct Compat {
     pub emcp_models: bool,
     /// Tool validation failures become JSON-RPC -32602 (A1 of emcp.md 15).
     pub validation_as_rpc_error: bool,
+}
+
+/// `acl.*`: for the manager routes, which are reserved and not served yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AclPolicy {
+    /// The CMS's permission that a manager's user needs.
+    pub permission: String,
+}
+
+/// `actor.*`: as whom permitted calls act, towards the executor and in the audit field `actor_user_id`. Limits and
+/// `rate_limit_identity` always go by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// As the caller's own user, where the credential names one.
+    Initiator,
+    /// All as this user of the CMS.
+    Service { user_id: u64 },
 }
 
 /// `servers[].kind`: what stands behind a server.

@@ -102,6 +102,12 @@ impl EventScanner {
         self.ready.pop_front().map(Event)
     }
 
+    /// Bytes held of the event in progress.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Whether no event is in progress, so that a comment may be written here once the complete events are taken out.
     #[must_use]
     pub fn at_boundary(&self) -> bool {

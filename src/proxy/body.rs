@@ -35,9 +35,13 @@ pub async fn read(session: &mut Session, limit: usize, timeout: Duration, budget
     if session
         .get_header(http::header::EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-        && session.as_downstream_mut().write_continue_response().await.is_err()
     {
-        return ReadBody::Failed(Reason::BadRequest);
+        // Pingora ends the connection after any answer that comes before the body, the go-ahead included.
+        let keepalive = session.get_keepalive();
+        if session.as_downstream_mut().write_continue_response().await.is_err() {
+            return ReadBody::Failed(Reason::BadRequest);
+        }
+        session.set_keepalive(keepalive);
     }
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();

@@ -57,6 +57,21 @@ impl Share {
     }
 }
 
+impl Share {
+    /// Holds exactly `bytes`, more or fewer than before.
+    ///
+    /// # Errors
+    /// When the budget does not hold them; the share is as before then.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        if bytes > self.bytes {
+            return self.grow(bytes - self.bytes);
+        }
+        self.budget.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -75,8 +90,12 @@ mod tests {
         assert_eq!(first.grow(6), Ok(()));
         assert_eq!(second.grow(5), Err(Exhausted));
         assert_eq!(budget.used(), 6);
+        assert_eq!(first.hold(5), Ok(()));
+        assert_eq!(second.hold(5), Ok(()));
+        assert_eq!((first.hold(6), budget.used()), (Err(Exhausted), 10));
+        assert_eq!(first.hold(0), Ok(()));
+        assert_eq!(budget.used(), 5);
         drop(first);
-        assert_eq!(second.grow(5), Ok(()));
         drop(second);
         assert_eq!(budget.used(), 0);
     }

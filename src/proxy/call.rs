@@ -19,13 +19,14 @@ use crate::policy::{
 use crate::protocol::{self, Envelope, Id, Identity, Refused};
 use crate::proxy::asked::Asked;
 use crate::proxy::body::{self, ReadBody};
+use crate::proxy::budget::Share;
 use crate::proxy::framing::Head;
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
 use crate::proxy::ledger::{Ledger, Trail};
 use crate::proxy::pump::{self, Bounds, End};
 use crate::proxy::respond::{self, Marks};
-use crate::proxy::upstream::{Answer, push_header};
+use crate::proxy::upstream::{Answer, Uncollected, push_header};
 use crate::telemetry::{UpstreamFailure, event};
 
 /// Serves one request on an MCP route.
@@ -63,11 +64,8 @@ impl Call<'_> {
         let request_headers = &session.req_header().headers;
         let malformed = headers::check_mcp(request_headers, &self.policy.security.allow_origins).err();
         let verified = self.credential(request_headers.get(header::AUTHORIZATION), now_ms);
-        let principal: Result<&Principal, Reason> = match &verified {
-            Ok(who) => Ok(who.principal()),
-            Err(reason) => Err(*reason),
-        };
-        let credential = principal.map_or_else(Credential::Refused, Credential::Principal);
+        let principal = verified.as_ref().map(Who::principal);
+        let credential = principal.map_or_else(auth::Refusal::credential, Credential::Principal);
         let post = session.req_header().method == http::Method::POST;
         let known = self.policy.server(self.handle);
 
@@ -140,13 +138,13 @@ impl Call<'_> {
         }
     }
 
-    fn credential(&self, header: Option<&HeaderValue>, now_ms: u64) -> Result<Who, Reason> {
+    fn credential(&self, header: Option<&HeaderValue>, now_ms: u64) -> Result<Who, auth::Refusal> {
         if self.policy.auth.mode == AuthMode::None {
             return Ok(Who::Anonymous(Principal::anonymous(self.ctx.client)));
         }
         let limit = self.policy.auth.failures_per_minute;
         if limit > 0 && self.gateway.failed_auth.check(self.ctx.client, limit, now_ms).is_err() {
-            return Err(Reason::RateLimited);
+            return Err(Reason::RateLimited.into());
         }
         let token = auth::bearer(header.map(HeaderValue::as_bytes))?;
         self.gateway.verifier.verify(self.policy, token, now_ms).map(Who::Bearer)
@@ -257,7 +255,7 @@ impl Call<'_> {
             return Box::pin(self.stream(session, answer, ledger, &server, principal, id)).await;
         }
         match self.whole(&mut answer, &server).await {
-            Ok((header, bytes)) => {
+            Ok((header, bytes, _share)) => {
                 answer.finish();
                 let upstream = sent.elapsed();
                 // With `durability = "written"` the answer ends after its audit line was written.
@@ -265,23 +263,34 @@ impl Call<'_> {
                 respond::write(session, header, bytes).await;
                 self.time(upstream);
             }
-            Err(failure) => Box::pin(self.fail(session, ledger, failed(failure), id, sent)).await,
+            Err(uncollected) => Box::pin(self.fail(session, ledger, uncollected, id, sent)).await,
         }
     }
 
     /// A plain answer: read whole, capped, its header reduced to what may pass.
-    async fn whole(&self, answer: &mut Answer, server: &Server) -> Result<(ResponseHeader, Bytes), UpstreamFailure> {
+    /// The share keeps its bytes counted until they are written.
+    async fn whole(
+        &self,
+        answer: &mut Answer,
+        server: &Server,
+    ) -> Result<(ResponseHeader, Bytes, Share), (Reason, UpstreamFailure)> {
         if !matches!(answer.head().status, 200 | 202 | 400 | 404) {
-            return Err(UpstreamFailure::Garbage);
+            return Err(failed(UpstreamFailure::Garbage));
         }
         let limit = self.gateway.settings.timeouts.response_header;
-        let bytes = answer.collect(server.limits.max_result_bytes, limit).await?;
-        if !bytes.is_empty() && !answer.head().is("application/json") {
-            return Err(UpstreamFailure::Garbage);
-        }
-        let mut header = self.answer_header(answer.head()).ok_or(UpstreamFailure::Garbage)?;
+        let mut share = self.gateway.budget.share();
+        let collected = answer.collect(server.limits.max_result_bytes, limit, &mut share).await;
+        let bytes = collected.map_err(|uncollected| match uncollected {
+            Uncollected::Exhausted => (Reason::Overloaded, UpstreamFailure::TooLarge),
+            Uncollected::Failure(failure) => failed(failure),
+        })?;
+        let header = match bytes.is_empty() || answer.head().is("application/json") {
+            true => self.answer_header(answer.head()),
+            false => None,
+        };
+        let mut header = header.ok_or(failed(UpstreamFailure::Garbage))?;
         respond::set(&mut header, header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        Ok((header, bytes))
+        Ok((header, bytes, share))
     }
 
     /// The header of an answer: what may pass of the upstream's, and our marks.
@@ -326,12 +335,14 @@ impl Call<'_> {
         metrics.stream_opened();
         let opened = Instant::now();
         let token_end = principal.expires_at_s().map(|end_s| {
-            let left_ms = (end_s * 1000).saturating_sub(self.gateway.clock.now_ms());
+            let left_ms = end_s.saturating_mul(1000).saturating_sub(self.gateway.clock.now_ms());
             tokio::time::Instant::now() + Duration::from_millis(left_ms)
         });
         let stall = self.gateway.settings.timeouts.write_stall;
         let summary = if session.write_response_header(Box::new(header), false).await.is_ok() {
-            let bounds = Bounds::of(server, token_end, stall, id, self.gateway.streams_end.clone(), metrics);
+            let share = self.gateway.budget.share();
+            let ended = self.gateway.streams_end.clone();
+            let bounds = Bounds::of(server, token_end, stall, share, id, ended, metrics);
             pump::pump(session, answer, bounds).await
         } else {
             pump::Summary { end: End::ClientGone, bytes: 0 }
@@ -353,14 +364,12 @@ impl Call<'_> {
         sent: Instant,
     ) {
         let upstream = sent.elapsed();
-        if !matches!(reason, Reason::ResultTooLarge | Reason::StreamingDisabled) {
+        let ours = matches!(reason, Reason::ResultTooLarge | Reason::StreamingDisabled | Reason::Overloaded);
+        if !ours {
             event::upstream_failed(&self.gateway.metrics, self.handle, failure, &self.asked.request_id, reason.code());
         }
         let denial = Denial::new(reason, Rule::Builtin("upstream"));
-        let detail = match reason {
-            Reason::ResultTooLarge | Reason::StreamingDisabled => reason.code(),
-            _ => failure.as_str(),
-        };
+        let detail = if ours { reason.code() } else { failure.as_str() };
         ledger.code = reason.code();
         ledger.close(reason.status(), 0, Some(detail)).await;
         respond::deny(session, &denial, id, self.marks()).await;
@@ -371,7 +380,7 @@ impl Call<'_> {
         Identity {
             context: principal.context().as_str().to_owned(),
             identity: principal.identity().to_string(),
-            user_id: principal.user_id(),
+            user_id: self.policy.actor_of(principal),
             server: server.handle.to_string(),
             trace_id: self.asked.trace_id.to_string(),
             request_id: self.asked.request_id.to_string(),

@@ -25,6 +25,7 @@ use crate::proxy::budget::Budget;
 use crate::proxy::client_address::{client_address, forwarded_headers};
 use crate::proxy::connection::{Connection, Gate};
 use crate::proxy::path::{Route, route};
+use crate::proxy::redaction::mcp_target;
 use crate::proxy::respond::{self, Marks};
 use crate::proxy::settings::{AccessLogFormat, Settings};
 use crate::proxy::upstream::Target;
@@ -170,6 +171,8 @@ pub struct RequestContext {
     pub(in crate::proxy) peer: IpAddr,
     /// Whether the site itself is asked for.
     is_cms: bool,
+    /// What the access log shows in place of the target.
+    shown: Option<String>,
     counted: bool,
 }
 
@@ -194,7 +197,14 @@ impl ProxyHttp for Front {
     fn new_ctx(&self) -> Self::CTX {
         self.0.in_flight.fetch_add(1, Ordering::Relaxed);
         let nobody = IpAddr::from([0, 0, 0, 0]);
-        RequestContext { started: Instant::now(), client: nobody, peer: nobody, is_cms: false, counted: true }
+        RequestContext {
+            started: Instant::now(),
+            client: nobody,
+            peer: nobody,
+            is_cms: false,
+            shown: None,
+            counted: true,
+        }
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
@@ -228,10 +238,16 @@ impl ProxyHttp for Front {
         let target = target.as_deref().map_err(|_| Reason::BadRequest);
         match target.and_then(|target| route(&policy.routes, target)) {
             Ok(Route::Mcp { server }) => {
+                let sent = target.unwrap_or_default();
+                let known = policy.server(&server).is_some();
+                if !known || sent.contains('?') {
+                    ctx.shown = Some(mcp_target(sent, if known { None } else { Some(&server) }));
+                }
                 call::serve(&self.0, session, ctx, &policy, &server).await;
                 Ok(true)
             }
             Ok(Route::Reserved) => {
+                ctx.shown = Some(mcp_target(target.unwrap_or_default(), None));
                 self.0.refuse(session, &policy, Reason::RouteNotFound).await;
                 Ok(true)
             }
@@ -326,7 +342,7 @@ impl ProxyHttp for Front {
                 at_ms: self.0.clock.now_ms().saturating_sub(duration_ms),
                 client: ctx.client,
                 method: request.method.as_str(),
-                target: &String::from_utf8_lossy(request.raw_path()),
+                target: ctx.shown.as_deref().unwrap_or(&String::from_utf8_lossy(request.raw_path())),
                 protocol: if request.version == http::Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
                 status,
                 bytes: session.body_bytes_sent() as u64,

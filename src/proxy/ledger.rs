@@ -39,10 +39,11 @@ impl Call<'_> {
             request_id: Arc::clone(&self.asked.request_id),
             client_request_id: client_request_id.map(str::to_owned),
             trace_id: Arc::clone(&self.asked.trace_id),
-            server_handle: server_handle.unwrap_or_else(|| Arc::from(self.handle)),
+            // A handle that is none of ours is whatever the client put there, a secret perhaps.
+            server_handle: server_handle.unwrap_or_else(|| Arc::clone(&self.policy.unknown_handle)),
             method: trail.method.as_str(),
             status,
-            actor_user_id: principal.and_then(Principal::user_id),
+            actor_user_id: principal.and_then(|principal| self.policy.actor_of(principal)),
             context: principal.map_or("unknown", |principal| principal.context().as_str()),
             duration_ms,
             task_id: None,

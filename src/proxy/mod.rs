@@ -24,6 +24,7 @@ mod media;
 pub mod path;
 mod pool;
 mod pump;
+mod redaction;
 mod respond;
 mod server;
 pub mod settings;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::policy::{Server, StreamPolicy};
 use crate::protocol::{EventScanner, HEARTBEAT, Id, rpc_error_event};
+use crate::proxy::budget::Share;
 use crate::proxy::upstream::Answer;
 use crate::telemetry::{Metrics, StreamEnd, UpstreamFailure as Failure};
 
@@ -35,6 +36,8 @@ pub enum End {
     Stalled,
     /// `max_stream_mb`, or one event beyond its bound.
     TooLarge,
+    /// The memory budget does not hold the event in progress.
+    Overloaded,
     /// The upstream broke off.
     Upstream(Failure),
     /// We are shutting down.
@@ -52,6 +55,7 @@ impl End {
             Self::ClientGone => Some("client_gone"),
             Self::Stalled => Some("client_stalled"),
             Self::TooLarge => Some("stream_too_large"),
+            Self::Overloaded => Some("overloaded"),
             Self::Upstream(failure) => Some(failure.as_str()),
             Self::Draining => Some("draining"),
         }
@@ -67,6 +71,7 @@ impl End {
             Self::ClientGone => StreamEnd::ClientGone,
             Self::Stalled => StreamEnd::Stalled,
             Self::TooLarge => StreamEnd::TooLarge,
+            Self::Overloaded => StreamEnd::Overloaded,
             Self::Upstream(_) => StreamEnd::UpstreamFailed,
             Self::Draining => StreamEnd::Draining,
         }
@@ -87,6 +92,8 @@ pub struct Bounds<'a> {
     /// The end of the caller's token, if that comes first.
     pub token_end: Option<Instant>,
     pub write_stall: Duration,
+    /// Counts the event in progress.
+    pub share: Share,
     /// Whom the last error event answers.
     pub id: &'a Id<'a>,
     /// Resolves when streams must end for a shutdown.
@@ -102,17 +109,18 @@ impl<'a> Bounds<'a> {
         server: &Server,
         token_end: Option<Instant>,
         write_stall: Duration,
+        share: Share,
         id: &'a Id<'a>,
         drained: tokio::sync::watch::Receiver<bool>,
         metrics: &'a Metrics,
     ) -> Self {
         let max_bytes = server.limits.max_stream_bytes;
-        Self { policy: server.stream, max_bytes, token_end, write_stall, id, drained, metrics }
+        Self { policy: server.stream, max_bytes, token_end, write_stall, share, id, drained, metrics }
     }
 }
 
 /// Pumps until the end. The response header has been written; the body is ended here.
-pub async fn pump(session: &mut Session, answer: Answer, bounds: Bounds<'_>) -> Summary {
+pub async fn pump(session: &mut Session, answer: Answer, mut bounds: Bounds<'_>) -> Summary {
     let heartbeat = Duration::from_secs(u64::from(bounds.policy.heartbeat_seconds));
     let mut deadline = Instant::now() + Duration::from_secs(u64::from(bounds.policy.max_stream_seconds));
     let mut at_deadline = End::Deadline;
@@ -192,6 +200,9 @@ pub async fn pump(session: &mut Session, answer: Answer, bounds: Bounds<'_>) -> 
                     if let Some(end) = ended {
                         break end;
                     }
+                    if bounds.share.hold(scanner.pending()).is_err() {
+                        break End::Overloaded;
+                    }
                 }
             },
             result = &mut reading, if finished.is_none() => finished = Some(result),
@@ -205,6 +216,9 @@ pub async fn pump(session: &mut Session, answer: Answer, bounds: Bounds<'_>) -> 
         }
     };
     let bytes = out.bytes;
+    // What is held is dropped before the reader can know of the end, and call again.
+    drop(scanner);
+    let _ = bounds.share.hold(0);
     conclude(session, end, &bounds).await;
     if end == End::ClientGone && !bounds.policy.abort_on_disconnect && finished.is_none() {
         // The work is to be finished though nobody listens: read on and drop what comes, within the same bounds.
@@ -242,6 +256,7 @@ async fn conclude(session: &mut Session, end: End, bounds: &Bounds<'_>) {
         End::TokenExpired => ("The token has expired", "token_expired"),
         End::Deadline => ("The stream reached its time limit", "stream_deadline"),
         End::TooLarge => ("The stream is too large", "stream_too_large"),
+        End::Overloaded => ("Overloaded, try again later", "overloaded"),
         End::Upstream(_) => ("The upstream failed", "upstream_failed"),
         End::Draining => ("Shutting down", "draining"),
     };

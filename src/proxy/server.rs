@@ -18,7 +18,10 @@ use tokio::sync::watch;
 use crate::proxy::connection::Connection;
 use crate::proxy::gateway::{Front, Gateway};
 use crate::proxy::pool;
-use crate::telemetry::{ConnectionRefusal, event};
+use crate::telemetry::event;
+
+/// How long connections that the kernel has taken already are still accepted once we listen no more.
+const LAST_ACCEPTS: Duration = Duration::from_millis(100);
 
 /// Listens on an address, with address reuse, so that a restart does not wait.
 ///
@@ -112,8 +115,10 @@ async fn work(service: Service, listeners: Vec<TcpListener>, mut phase: watch::R
                 let now = *phase.borrow_and_update();
                 if now >= Phase::Closing {
                     closing.send_replace(true);
-                    for task in accepting.drain(..) {
-                        task.abort();
+                    for mut task in accepting.drain(..) {
+                        if tokio::time::timeout(LAST_ACCEPTS, &mut task).await.is_err() {
+                            task.abort();
+                        }
                     }
                 }
                 if now == Phase::Ended || changed.is_err() {
@@ -124,15 +129,21 @@ async fn work(service: Service, listeners: Vec<TcpListener>, mut phase: watch::R
     }
 }
 
-async fn accept(service: Service, listener: tokio::net::TcpListener, closing: watch::Receiver<bool>) {
+async fn accept(service: Service, listener: tokio::net::TcpListener, mut closing: watch::Receiver<bool>) {
     let gateway = &service.gateway;
     let header_timeout = gateway.settings().timeouts.header;
     loop {
-        let (stream, address) = match listener.accept().await {
+        let accepted = tokio::select! {
+            // What the kernel has taken is served before listening ends: its client believes to be connected.
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = closing.wait_for(|closing| *closing) => return,
+        };
+        let (stream, address) = match accepted {
             Ok(accepted) => accepted,
-            Err(_) => {
+            Err(error) => {
                 // Out of descriptors, as a rule: what is open must end before more can come.
-                gateway.metrics().connection_refused(ConnectionRefusal::Error);
+                event::accept_failed(gateway.metrics(), &error.to_string());
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }

@@ -12,8 +12,9 @@ use pingora::connectors::TransportConnector;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::proxy::budget::{Exhausted, Share};
 use crate::proxy::channel::Channel;
 use crate::proxy::framing::{Framing, Garbage, Head, Piece};
 use crate::proxy::pool;
@@ -129,7 +130,7 @@ impl Target {
             None => Box::pin(self.connect(connector, timeouts.connect)).await?,
         };
         let mut wire = Wire { channel, buffer: BytesMut::with_capacity(READ), step: READ };
-        let deadline = tokio::time::Instant::now() + timeouts.response_header;
+        let deadline = Instant::now() + timeouts.response_header;
         timeout_at(deadline, async {
             // An upstream may answer early and stop reading: its answer is read even when the write failed.
             let written = wire.write(&mut head, body).await;
@@ -162,6 +163,27 @@ pub fn push_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
     head.extend_from_slice(b": ");
     head.extend_from_slice(value);
     head.extend_from_slice(b"\r\n");
+}
+
+/// Why an answer could not be read whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uncollected {
+    /// It is the upstream's failure.
+    Failure(Failure),
+    /// It is ours: the memory budget is used up.
+    Exhausted,
+}
+
+impl From<Failure> for Uncollected {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Exhausted> for Uncollected {
+    fn from(_: Exhausted) -> Self {
+        Self::Exhausted
+    }
 }
 
 impl From<Garbage> for Failure {
@@ -250,23 +272,25 @@ impl Answer {
         }
     }
 
-    /// The whole body, up to `cap` bytes.
+    /// The whole body, up to `cap` bytes, counted in `share`.
     ///
     /// # Errors
-    /// [`Failure::TooLarge`] beyond the cap, [`Failure::Timeout`] after `limit`, else how it broke.
-    pub async fn collect(&mut self, cap: usize, limit: Duration) -> Result<Bytes, Failure> {
+    /// [`Uncollected::Exhausted`] when the memory budget does not hold it; [`Failure::TooLarge`] beyond the cap,
+    /// [`Failure::Timeout`] after `limit`, else how it broke.
+    pub async fn collect(&mut self, cap: usize, limit: Duration, share: &mut Share) -> Result<Bytes, Uncollected> {
         if let Framing::Length(length) = self.head.framing {
             let length = usize::try_from(length).ok().filter(|length| *length <= cap).ok_or(Failure::TooLarge)?;
             if self.wire.buffer.len() >= length {
                 // It came with the head, as a rule.
+                share.grow(length)?;
                 self.head.framing = Framing::Done;
                 return Ok(self.wire.buffer.split_to(length).freeze());
             }
         }
-        timeout(limit, self.gather(cap)).await.unwrap_or(Err(Failure::Timeout))
+        timeout(limit, self.gather(cap, share)).await.unwrap_or(Err(Failure::Timeout.into()))
     }
 
-    async fn gather(&mut self, cap: usize) -> Result<Bytes, Failure> {
+    async fn gather(&mut self, cap: usize, share: &mut Share) -> Result<Bytes, Uncollected> {
         let unframed = self.head.framing == Framing::Close;
         let mut whole = match self.head.framing {
             Framing::Length(length) => Vec::with_capacity(usize::try_from(length).unwrap_or(RESERVE).min(RESERVE)),
@@ -274,13 +298,14 @@ impl Answer {
         };
         while let Some(piece) = self.next().await? {
             if whole.len() + piece.len() > cap {
-                return Err(Failure::TooLarge);
+                return Err(Failure::TooLarge.into());
             }
+            share.grow(piece.len())?;
             whole.extend_from_slice(&piece);
         }
         // Without a length only the document itself tells whether the connection was closed too early.
         if unframed && !whole.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(&whole).is_err() {
-            return Err(Failure::Closed);
+            return Err(Failure::Closed.into());
         }
         Ok(whole.into())
     }

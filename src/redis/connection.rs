@@ -11,18 +11,14 @@ use thread_local::ThreadLocal;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::{Breaker, Call, Latency, LatencySnapshot, Settings};
+use super::settings::{InvalidUrl, Settings, check_url};
+use super::{Breaker, Call, Latency, LatencySnapshot};
 use crate::telemetry::StoreError;
 
 /// How long one attempt to connect may take, in its own task; callers wait for their own timeout only.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Commands queued towards the socket before senders wait.
 const PIPELINE: usize = 1_024;
-
-/// The configured URL is none that Redis can be reached by.
-#[derive(Debug, thiserror::Error)]
-#[error("redis.url is no valid redis:// or rediss:// URL")]
-pub struct InvalidUrl;
 
 /// No answer that can be relied on; the call may or may not have been carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,14 +80,15 @@ impl Connection {
     /// Makes the handle. Nothing is sent before the first call or [`Self::connect`].
     ///
     /// # Errors
-    /// When the URL cannot be parsed.
+    /// When the URL cannot be used.
     pub fn open(settings: &Settings) -> Result<Self, InvalidUrl> {
-        let url = std::str::from_utf8(settings.url.expose()).map_err(|_| InvalidUrl)?;
+        let url = std::str::from_utf8(settings.url.expose()).map_err(|_| InvalidUrl::Malformed)?;
+        check_url(url)?;
         // Without nodelay a small command waits for the acknowledgement of the one before it.
-        let info = url.into_connection_info().map_err(|_| InvalidUrl)?;
+        let info = url.into_connection_info().map_err(|_| InvalidUrl::Malformed)?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         Ok(Self(Arc::new(Shared {
-            client: Client::open(info).map_err(|_| InvalidUrl)?,
+            client: Client::open(info).map_err(|_| InvalidUrl::Malformed)?,
             timeout: settings.timeout,
             threads: ThreadLocal::new(),
             breaker: Breaker::default(),

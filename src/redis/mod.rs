@@ -12,13 +12,15 @@
 mod breaker;
 mod connection;
 mod latency;
+mod probe;
 mod script;
 pub mod settings;
 mod warning;
 
 pub use breaker::Breaker;
-pub use connection::{Connection, InvalidUrl, Stats, Unavailable};
+pub use connection::{Connection, Stats, Unavailable};
 pub use latency::{Latency, LatencySnapshot};
+pub use probe::{Probe, Trouble};
 pub use script::{Call, Script};
-pub use settings::Settings;
+pub use settings::{InvalidUrl, Settings};
 pub use warning::warnings;

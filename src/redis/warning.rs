@@ -14,7 +14,7 @@ pub async fn warnings(connection: &Connection) -> Vec<String> {
 }
 
 /// A counter that is evicted gives its caller a fresh window: an evicting Redis weakens limits silently.
-fn eviction(info: &str) -> Option<String> {
+pub(in crate::redis) fn eviction(info: &str) -> Option<String> {
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     let policy = field("maxmemory_policy")?;
     let bounded = field("maxmemory").is_none_or(|bytes| bytes != "0");

@@ -79,6 +79,14 @@ pub fn connection_refused(metrics: &Metrics, why: ConnectionRefusal, peer: std::
     }
 }
 
+/// A connection could not be accepted, as a rule because the process may open no more files.
+pub fn accept_failed(metrics: &Metrics, detail: &str) {
+    metrics.connection_refused(ConnectionRefusal::Error);
+    if metrics.connection_lines.admit() {
+        warn!(detail, "a connection could not be accepted, others wait");
+    }
+}
+
 /// The process takes no new work.
 pub fn draining(metrics: &Metrics, requests_open: u64) {
     metrics.draining(true);

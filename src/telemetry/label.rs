@@ -36,6 +36,8 @@ label! {
         /// At the byte cap, or an event over its bound.
         TooLarge = "too_large",
         TokenExpired = "token_expired",
+        /// The memory budget does not hold the event in progress.
+        Overloaded = "overloaded",
         UpstreamFailed = "upstream_failed",
         Draining = "draining",
     }

@@ -139,13 +139,13 @@ fn a_reader_that_stops_is_cut_and_the_upstreams_work_ended() {
 fn a_slow_reader_of_one_large_event_is_not_cut() {
     let upstream = Upstream::scripted(|_, peer| {
         peer.send(stream_head());
-        let event = format!("data: {}\n\n", "a".repeat(12 << 20));
+        let event = format!("data: {}\n\n", "a".repeat(32 << 20));
         peer.chunk(&event);
         peer.send("0\r\n\r\n");
         Next::KeepAlive
     });
     let sidecar = Sidecar::start()
-        .policy("stream.max_event_kb", 16 * 1024)
+        .policy("stream.max_event_kb", 40 * 1024)
         .set("timeouts.write_stall=\"1s\"")
         .upstream(upstream)
         .go();
@@ -154,10 +154,10 @@ fn a_slow_reader_of_one_large_event_is_not_cut() {
     let mut length = 0;
     while let Some(part) = client.part(SOON) {
         length += part.len();
-        // Three seconds in all, three times the stall; the pauses shape the input.
-        std::thread::park_timeout(Duration::from_millis(4));
+        // Four seconds in all, four times the stall; the pauses shape the input.
+        std::thread::park_timeout(Duration::from_millis(2));
     }
-    assert_eq!(length, (12 << 20) + 8, "after {:?}", begun.elapsed());
+    assert_eq!(length, (32 << 20) + 8, "after {:?}", begun.elapsed());
     ended_whole(&sidecar);
     sidecar.finish();
 }
@@ -200,6 +200,29 @@ fn a_stream_ends_with_its_token() {
     assert!(gone.recv_timeout(SOON).expect("the upstream reports").is_some());
     ended(&sidecar, "token_expired", "token_expired");
     sidecar.finish();
+}
+
+#[test]
+fn a_token_that_never_ends_ends_no_stream() {
+    for expiry in [(1_u64 << 53) - 1, u64::MAX / 1000, u64::MAX / 1000 + 1, u64::MAX - 1] {
+        let upstream = Upstream::scripted(|_, peer| {
+            peer.send(stream_head());
+            peer.chunk("data: {}\n\n");
+            peer.send("0\r\n\r\n");
+            Next::KeepAlive
+        });
+        let sidecar = Sidecar::start().upstream(upstream).go();
+        let body =
+            serde_json::json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": call_params("raw.x")});
+        let token = Token::of("alice").claim("exp", expiry);
+        let answer = sidecar.send(&sidecar.post("raw", &token, body.to_string()));
+        // A time that no clock knows may be refused, but never breaks anything.
+        match answer.status {
+            200 => assert_eq!(answer.text(), "data: {}\n\n", "{expiry}"),
+            status => assert_eq!(status, 401, "{expiry}"),
+        }
+        sidecar.finish();
+    }
 }
 
 #[test]

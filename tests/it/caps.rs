@@ -52,6 +52,27 @@ fn a_result_at_the_cap_passes_and_one_byte_more_is_413() {
     sidecar.finish();
 }
 
+#[test]
+fn answers_are_held_within_the_memory_budget() {
+    let upstream = Upstream::scripted(|seen, peer| {
+        let large = seen.json()["params"]["name"] == "raw.large";
+        let body = document(if large { 3 << 19 } else { 1000 });
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
+        peer.send(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        Next::KeepAlive
+    });
+    let sidecar =
+        Sidecar::start().set("memory.in_flight_mb=1").raw("limits.max_result_bytes", 2 << 20).upstream(upstream).go();
+    for _ in 0..3 {
+        let answer = sidecar.call("raw.large");
+        assert_eq!((answer.status, answer.code().as_deref()), (503, Some("overloaded")));
+        assert!(answer.header("retry-after").is_some(), "a retry can help");
+        // What was taken is given back.
+        assert_eq!(sidecar.call("raw.small").status, 200);
+    }
+    sidecar.finish();
+}
+
 /// An SSE event of exactly so many bytes.
 fn event(length: usize) -> String {
     format!("data: {}\n\n", "a".repeat(length - 8))
@@ -105,14 +126,14 @@ fn a_stream_at_its_cap_passes_and_one_byte_more_ends_with_an_error() {
 
 #[test]
 fn an_event_at_its_bound_passes_and_one_byte_more_ends_the_stream_behind_the_events_before_it() {
-    let start = || Sidecar::start().policy("stream.max_event_kb", 64);
-    let (text, sidecar) = streamed(vec![event(64 * 1024)], start());
-    assert_eq!(text.len(), 64 * 1024);
+    let start = || Sidecar::start().policy("stream.max_event_kb", 1);
+    let (text, sidecar) = streamed(vec![event(1024)], start());
+    assert_eq!(text.len(), 1024);
     ends(&sidecar, ENDED);
     sidecar.finish();
 
     // The event before it comes in the same chunk.
-    let (text, sidecar) = streamed(vec!["data: first\n\n".to_owned() + &event(64 * 1024 + 1)], start());
+    let (text, sidecar) = streamed(vec!["data: first\n\n".to_owned() + &event(1025)], start());
     assert!(text.starts_with("data: first\n\n"), "{}", &text[..40.min(text.len())]);
     assert!(text.contains("stream_too_large") && !text.contains("aaa"), "nothing of the large event");
     ends(&sidecar, CUT);
@@ -134,6 +155,28 @@ fn an_event_without_end_costs_bounded_memory() {
     assert!(client.response(false).text().contains("stream_too_large"));
     let grown = sidecar.resident_kib().saturating_sub(before);
     assert!(grown < 32 * 1024, "{grown} KiB more than before");
+    sidecar.finish();
+}
+
+#[test]
+fn events_in_progress_are_held_within_the_memory_budget() {
+    let upstream = Upstream::scripted(|seen, peer| {
+        peer.send(stream_head());
+        peer.chunk("data: first\n\n");
+        let large = seen.json()["params"]["name"] == "raw.large";
+        peer.chunk(event(if large { 3 << 19 } else { 1 << 19 }));
+        peer.send("0\r\n\r\n");
+        Next::KeepAlive
+    });
+    let start = Sidecar::start().set("memory.in_flight_mb=1").policy("stream.max_event_kb", 4096);
+    let sidecar = start.upstream(upstream).go();
+    for _ in 0..3 {
+        let text = sidecar.call("raw.large").text();
+        assert!(text.starts_with("data: first\n\n") && text.contains("\"overloaded\"") && !text.contains("aaa"));
+        // What was taken is given back.
+        assert_eq!(sidecar.call("raw.small").body.len(), 13 + (1 << 19));
+    }
+    assert_eq!(sidecar.metric("mcp_sidecar_stream_ends_total{how=\"overloaded\"}"), 3.0);
     sidecar.finish();
 }
 

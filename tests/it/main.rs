@@ -1,6 +1,7 @@
 //! The real binary, end to end. `make test` installs what these need.
 
 mod abort;
+mod actor;
 mod admin;
 mod caps;
 mod clients;
@@ -13,6 +14,7 @@ mod metrics;
 mod origin;
 mod reload;
 mod reserved;
+mod secrets;
 mod sse;
 mod upstream;
 mod wire;

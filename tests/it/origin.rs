@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::harness::{Client, Request, Sidecar, Token};
+use crate::harness::{Client, Next, Request, Sidecar, Token, Upstream};
 
 const SOON: Duration = Duration::from_secs(20);
 const LARGE: usize = 64 << 20;
@@ -193,6 +193,35 @@ fn a_chunked_upload_with_a_go_ahead_reaches_the_site() {
     assert_eq!(client.response(false).status, 204);
     site.join().expect("the site got it");
     sidecar.finish();
+}
+
+#[test]
+fn what_the_site_says_unasked_is_never_the_next_visitors_page() {
+    let page = |text: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+    for late in [false, true] {
+        let (report, sent) = mpsc::channel();
+        let site = Upstream::scripted(move |seen, peer| {
+            let own = page(seen.line.split(' ').nth(1).expect("a target"));
+            let unasked = page("unasked");
+            if late {
+                peer.send(own);
+                std::thread::park_timeout(Duration::from_millis(100));
+                peer.send(unasked);
+            } else {
+                peer.send(own + &unasked);
+            }
+            let _ = report.send(());
+            Next::KeepAlive
+        });
+        let sidecar =
+            Sidecar::start().set("runtime.threads=1").set(format!("cms.url=\"http://{}\"", site.address())).go();
+        for target in ["/one", "/two", "/three"] {
+            assert_eq!(sidecar.send(&Request::new("GET", target)).text(), target, "late: {late}");
+            sent.recv_timeout(SOON).expect("the site wrote both");
+        }
+        assert_eq!(site.connections(), 3, "late: {late}");
+        sidecar.finish();
+    }
 }
 
 #[test]

@@ -27,8 +27,18 @@ fn its_commands_act_and_drain_ends_the_process() {
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
     assert_eq!((&status["ready"], &status["policy"]["revision"]), (&true.into(), &1.into()), "{status}");
     assert!(told(&ctl(&socket, &["reload"])).contains("unchanged: revision 1"));
-    assert!(!proxy.output().contains("DEBUG"));
-    assert!(ctl(&socket, &["log-level", "debug"]).status.success());
+    // A reload is told at `info`.
+    for (level, revision, was, is) in [("error", 2, 30, 29), ("info", 3, 29, 28)] {
+        assert!(ctl(&socket, &["log-level", level]).status.success());
+        files.edit("policy.toml", &format!("per_minute = {was} }}"), &format!("per_minute = {is} }}"));
+        assert!(told(&ctl(&socket, &["reload"])).contains(&format!("revision {revision}")));
+    }
+    let reloads = eventually("the second reload is logged", SOON, || {
+        let output = proxy.output();
+        let lines: Vec<_> = output.lines().filter(|line| line.contains("policy reloaded")).map(str::to_owned).collect();
+        (!lines.is_empty()).then_some(lines)
+    });
+    assert!(reloads.len() == 1 && reloads[0].contains("policy.revision=3"), "{reloads:?}");
     assert!(ctl(&socket, &["drain"]).status.success());
     assert!(proxy.exited_within(Duration::from_secs(40)).success());
     assert!(!socket.exists(), "the file goes with the process");
@@ -36,6 +46,25 @@ fn its_commands_act_and_drain_ends_the_process() {
     assert!(left.is_empty(), "{left:?}");
     let nobody = ctl(&socket, &["status"]);
     assert!(!nobody.status.success() && told(&nobody).contains("is mcp-sidecar running?"), "{}", told(&nobody));
+}
+
+#[test]
+fn without_a_socket_the_configuration_names_it() {
+    let files = Files::shipped();
+    let _proxy = Part::ready(files.service("proxy"));
+    let dir = files.path("run").parent().expect("has one").to_owned();
+    let elsewhere = tempfile::tempdir().expect("a temporary directory");
+    let asked = |words: &[&str], from: &Path| {
+        program().arg("ctl").args(words).current_dir(from).output().expect("the binary runs")
+    };
+    let named = files.path("sidecar.toml").display().to_string();
+    assert!(asked(&["status", "--config", &named], elsewhere.path()).status.success());
+    // As where `proxy` was started: conf/ is below.
+    std::os::unix::fs::symlink(".", files.path("conf")).expect("is made");
+    let shipped = asked(&["status"], &dir);
+    assert!(shipped.status.success(), "{}", told(&shipped));
+    let nobody = asked(&["status"], elsewhere.path());
+    assert!(!nobody.status.success() && told(&nobody).contains("var/control.sock"), "{}", told(&nobody));
 }
 
 #[test]

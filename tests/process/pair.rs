@@ -99,6 +99,29 @@ fn a_wrong_key_is_refused_and_a_missing_one_does_not_start() {
 }
 
 #[test]
+fn a_policy_change_reaches_both_processes_and_a_bad_file_neither() {
+    let files = Files::shipped();
+    files.demo_site();
+    let executor = Part::ready(files.service("executor"));
+    let proxy = Part::ready(files.service("proxy"));
+    let (mcp, doors) = (proxy.address("listening"), [&proxy, &executor].map(|part| part.address("admin listening")));
+    let revisions = || doors.map(|door| get(door, "/status").json()["policy"]["revision"].clone());
+    assert_eq!(call(mcp, "content", TOOL).status, 200);
+    assert_eq!(revisions(), [1, 1]);
+    files.edit("policy.toml", "deny_tools = []\nlimits", "deny_tools = [\"evo.content.search\"]\nlimits");
+    eventually("both have it", SOON, || (revisions() == [2, 2]).then_some(()));
+    assert_eq!(call(mcp, "content", TOOL).status, 403);
+
+    files.edit("policy.toml", "[security]", "[securty]");
+    let problem = |door| get(door, "/status").json()["policy"]["last_problem"].clone();
+    eventually("both say so", SOON, || {
+        doors.map(problem).iter().all(|said| said.as_str().is_some_and(|said| said.contains("securty"))).then_some(())
+    });
+    assert_eq!(revisions(), [2, 2]);
+    assert_eq!(call(mcp, "content", TOOL).status, 403);
+}
+
+#[test]
 fn the_executor_has_doors_of_its_own_and_tells_when_its_database_is_away() {
     let files = Files::shipped();
     let executor = Part::ready(files.service("executor"));

@@ -127,7 +127,7 @@ fn a_secret_file_that_cannot_be_read_is_named_with_its_line() {
         assert!(text.contains(&format!("the secret's file cannot be read: {why}")), "{text}");
         assert!(text.contains("check path and rights"), "{text}");
     };
-    std::fs::set_permissions(files.path("key"), std::fs::Permissions::from_mode(0)).expect("ours");
+    std::fs::set_permissions(files.path("key"), std::fs::Permissions::from_mode(0o000)).expect("ours");
     if rustix::process::geteuid().is_root() {
         // Rights do not bind root: somebody else asks, with a copy of the program that they can reach.
         let nobody = 65_534;

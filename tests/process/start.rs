@@ -16,21 +16,24 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 fn a_busy_address_ends_the_start_at_once_and_is_named() {
     let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = held.local_addr().expect("is bound").to_string();
+    let listen = format!("listen = \"{address}\"");
+    let keyed = format!("{listen}\nkey_file = \"key\"");
     let files = Files::shipped();
-    files.demo_site();
-    for (service, file, key) in [
-        ("proxy", "sidecar.toml", "listen.http"),
-        ("proxy", "sidecar.toml", "admin.listen"),
-        ("executor", "executor.toml", "executor.admin.listen"),
+    for (service, key, from, to) in [
+        ("proxy", "listen.http", "http = [\"127.0.0.1:0\"]", &format!("http = [\"{address}\"]")),
+        ("proxy", "admin.listen", "listen = \"127.0.0.1:0\"", &listen),
+        ("executor", "executor.admin.listen", "listen = \"127.0.0.1:0\"", &listen),
+        ("executor", "executor.listen", "socket = \"run/executor.sock\"", &keyed),
     ] {
         let files = Files::shipped();
         files.demo_site();
-        match key {
-            "listen.http" => files.edit(file, "http = [\"127.0.0.1:0\"]", &format!("http = [\"{address}\"]")),
-            _ => files.edit(file, "listen = \"127.0.0.1:0\"", &format!("listen = \"{address}\"")),
-        }
+        std::fs::write(files.path("key"), "0123456789abcdef0123456789abcdef").expect("is written");
+        files.edit(if service == "proxy" { "sidecar.toml" } else { "executor.toml" }, from, to);
         refused_at_once(files.service(service), &address, key);
     }
+    files.demo_site();
+    let _executor = Part::ready(files.service("executor"));
+    refused_at_once(files.service("executor"), "run/executor.sock", "executor.socket");
     let mut up = program();
     up.args(["up", "--listen", &address, "--admin", "127.0.0.1:0", "--data"]).arg(files.path("data"));
     refused_at_once(up, &address, "--listen");
@@ -80,13 +83,7 @@ fn with_few_descriptors_it_serves_waits_and_recovers() {
     let upstream = Upstream::mcp();
     let files = Files::shipped();
     crate::drain::before(&files, &upstream);
-    let service = files.service("proxy");
-    let mut few = Command::new("sh");
-    few.arg("-c").arg("ulimit -n 64 && exec \"$0\" \"$@\"").arg(service.get_program()).args(service.get_args());
-    for (name, value) in service.get_envs() {
-        few.env(name, value.unwrap_or_default());
-    }
-    let proxy = Part::ready(few);
+    let proxy = Part::ready(limited(&files.service("proxy"), "ulimit -n 64"));
     let mcp = proxy.address("listening");
     assert_eq!(call(mcp, "raw", "raw.echo").status, 200);
 
@@ -108,9 +105,32 @@ fn with_few_descriptors_it_serves_waits_and_recovers() {
     eventually("it serves again", SOON, || {
         std::panic::catch_unwind(|| call(mcp, "raw", "raw.echo").status == 200).unwrap_or(false).then_some(())
     });
+    let output = proxy.output();
+    assert!(output.contains("fewer files than runtime.max_connections"), "{output}");
+    assert!(output.contains("could not be accepted"), "{output}");
     let metrics = get(proxy.address("admin listening"), "/metrics").text();
     let told = metrics.lines().find(|line| line.contains("connections_refused_total{why=\"error\"}"));
     assert!(told.is_some_and(|line| !line.ends_with(" 0")), "{told:?}");
+}
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let files = Files::shipped();
+    let proxy = Part::ready(limited(&files.service("proxy"), "ulimit -S -n 128"));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", proxy.pid().as_raw_nonzero())).expect("it lives");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("is told");
+    let numbers: Vec<&str> = line.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).collect();
+    assert!(numbers.len() == 2 && numbers[0] == numbers[1] && numbers[0] != "128", "{line}");
+}
+
+/// The command, started by a shell that sets limits first.
+fn limited(command: &Command, limit: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{limit} && exec \"$0\" \"$@\"")).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    shell
 }
 
 /// CPU time so far, user and system, in hundredths of a second.

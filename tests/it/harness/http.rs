@@ -118,6 +118,18 @@ impl Client {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// Whether bytes (or the end) are here, or come within this time.
+    pub fn readable_within(&mut self, within: Duration) -> bool {
+        self.stream.set_read_timeout(Some(within.max(Duration::from_millis(1)))).expect("sets a timeout");
+        let peeked = self.stream.peek(&mut [0]);
+        !peeked.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn end(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
     pub fn round_trip(&mut self, request: &Request) -> Response {
         self.send(&request.bytes());
         self.response(request.method == "HEAD")

@@ -1,0 +1,131 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::admin::settings as admin;
+use crate::base::Secret;
+use crate::config::address::{SOCKET_ADDRESS, key, parsed};
+use crate::config::document::Document;
+use crate::config::reader::{Reader, Section};
+use crate::config::{EXECUTOR_KEYS, Effective, Overrides, Report, Source, all_keys};
+use crate::executor::settings as executor;
+use crate::store::settings as store;
+
+/// A valid executor.toml.
+#[derive(Clone, Debug)]
+pub struct Executor {
+    pub executor: executor::Settings,
+    /// `executor.admin`; without a control socket.
+    pub admin: admin::Settings,
+    pub database: store::Settings,
+}
+
+/// Loads executor.toml.
+///
+/// # Errors
+/// Every problem at once.
+pub fn load_executor(source: &Source, overrides: &Overrides) -> Result<Executor, Report> {
+    inspect_executor(source, overrides).0
+}
+
+/// [`load_executor`], with each effective value.
+pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Executor, Report>, Vec<Effective>) {
+    let (document, problems) = Document::parse(source, overrides, EXECUTOR_KEYS, &all_keys());
+    if document.root.entries.is_empty() {
+        return (Err(Report { problems }), Vec::new());
+    }
+    let env = |name: &str| overrides.environment.get(name).cloned();
+    let reader = Reader::new(&document, source.base.clone(), problems);
+    let value = {
+        use executor::Listen;
+        let root = reader.root();
+        let section = root.section("executor", true);
+        let socket = section.optional("socket");
+        let tcp = section.optional("listen");
+        let key = key(&section, &env);
+        let listen = match (socket, tcp) {
+            (Some(word), None) => Listen::Unix(section.socket(&word)),
+            (None, Some(word)) => {
+                if key.is_none() && section.lacks(&["key_env", "key_file"]) {
+                    let fix = "set executor.key_env or executor.key_file";
+                    reader.problem(word.place, "a TCP listener needs a key", fix);
+                }
+                let fix = "write an IP address and a port, such as \"10.0.0.12:8090\"";
+                let address =
+                    parsed(&section, &word, "address with port", fix).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+                Listen::Tcp { address, key: key.unwrap_or_else(|| Secret::new("")) }
+            }
+            (Some(_), Some(word)) => {
+                let message = "`executor.socket` and `executor.listen` are both given";
+                reader.problem(word.place, message, "keep one of the two");
+                Listen::Unix(reader.base.clone())
+            }
+            (None, None) => {
+                if section.lacks(&["socket", "listen"]) {
+                    let fix = "give socket = \"PATH\", or listen = \"address:port\" with a key";
+                    reader.problem(section.place, "`executor` needs either `socket` or `listen`", fix);
+                }
+                Listen::Unix(reader.base.clone())
+            }
+        };
+        let admin = section.section("admin", false);
+        let admin_settings = admin::Settings {
+            listen: admin
+                .optional("listen")
+                .and_then(|word| parsed(&admin, &word, "address with port", SOCKET_ADDRESS)),
+            hosts: admin.words("hosts", false).into_iter().map(|word| word.text.to_lowercase()).collect(),
+            control: None,
+        };
+        admin.close();
+        section.close();
+        let database = root.section("database", true);
+        let prefix = database.text("prefix", Some("evo_"));
+        if !prefix.text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            reader.problem(prefix.place, "`database.prefix` becomes part of table names", "use letters, digits and _");
+        }
+        let settings = store::Settings {
+            url: database_url(&database, &env),
+            prefix: prefix.text,
+            max_connections: database.integer("max_connections", (1, 1000), Some(8)),
+            acquire_timeout: Duration::from_millis(
+                database.integer("acquire_timeout_ms", (1, 600_000), Some(2000)).into(),
+            ),
+        };
+        database.close();
+        root.refuse(
+            "queue_worker",
+            "belongs to asynchronous dispatch, which is not part of this version",
+            "remove the table: every call is answered at once",
+        );
+        root.close();
+        Executor { executor: executor::Settings { listen }, admin: admin_settings, database: settings }
+    };
+    reader.finish(value)
+}
+
+fn database_url(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> Secret {
+    let Some((secret, place)) = section.secret("url", env, true) else {
+        if section.lacks(&["url", "url_env", "url_file"]) {
+            let fix = "set url = \"sqlite://PATH\", url_env or url_file";
+            section.reader.problem(section.place, format!("`{}` is missing", section.key("url")), fix);
+        }
+        return Secret::new("");
+    };
+    let text = String::from_utf8_lossy(secret.expose()).into_owned();
+    let fix = match text.split_once("://").map(|(scheme, _)| scheme) {
+        Some("sqlite") => None,
+        Some("mysql" | "mariadb" | "postgres" | "postgresql" | "pgsql") => {
+            Some("this version reads SQLite only: begin it with sqlite://")
+        }
+        _ => Some("write sqlite://PATH"),
+    };
+    if let Some(fix) = fix {
+        // The place's text may be the secret itself: point at the table instead.
+        section.reader.problem(section.place, format!("`{}` has an unknown scheme", section.key("url")), fix);
+    }
+    match text.strip_prefix("sqlite://") {
+        Some(path) if !path.starts_with('/') && !path.starts_with(':') && place.source == 0 => {
+            Secret::new(format!("sqlite://{}", section.reader.base.join(path).display()))
+        }
+        _ => secret,
+    }
+}

@@ -1,0 +1,65 @@
+//! The tables of eMCP's policy that are small, or whose feature is not part of this version.
+
+use crate::config::reader::Section;
+use crate::policy::{AclPolicy, Actor};
+
+/// Tables of the contract that nothing here could honour: name, feature, what to do.
+const LATER: [(&str, &str, &str); 5] = [
+    ("queue", "asynchronous dispatch", "remove the table: every call is answered at once"),
+    ("idempotency", "asynchronous dispatch", "remove the table: a repeated call is a call of its own"),
+    ("i18n", "messages in several languages", "remove the table: messages are in English"),
+    ("rules", "free rules", "use scopes, the allow lists and the deny lists"),
+    ("manager", "manager sessions", "remove the table: the manager routes are reserved and answer 404"),
+];
+
+/// `acl`: what the manager's users need.
+pub(in crate::config) fn acl(root: &Section<'_>) -> AclPolicy {
+    let section = root.section("acl", false);
+    let permission = section.text("permission", Some("emcp"));
+    let named = !permission.text.is_empty() && permission.text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if section.table.is_some_and(|table| table.get("permission").is_some()) && !named {
+        let message = format!("`acl.permission` is no name of a permission: {:?}", permission.text);
+        section.reader.problem(permission.place, message, "use letters, digits and _, such as \"emcp\"");
+    }
+    later(&section, "dispatch_permission", "asynchronous dispatch", "remove it");
+    section.close();
+    AclPolicy { permission: permission.text }
+}
+
+/// `actor`: as whom permitted calls act.
+pub(in crate::config) fn actor(root: &Section<'_>) -> Actor {
+    let section = root.section("actor", false);
+    let service = section.choice("mode", &[("initiator", false), ("service", true)], Some("initiator"));
+    let user_id = section.integer("service_user_id", (0, u32::MAX), Some(0));
+    if service && user_id == 0 {
+        let place = section.node("mode").map_or(section.place, |node| node.place);
+        let fix = "set actor.service_user_id to a user of the CMS";
+        section.reader.problem(place, "`actor.mode` is \"service\", and no user is named", fix);
+    }
+    for key in ["service_username", "service_role"] {
+        section.refuse(key, "is not read: names are not looked up here", "give the user's id: actor.service_user_id");
+    }
+    section.refuse("block_login", "is not read: this program logs nobody in", "block the user in the CMS");
+    section.close();
+    if service { Actor::Service { user_id: user_id.into() } } else { Actor::Initiator }
+}
+
+/// Says of each table that belongs to a later version, that it does.
+pub(in crate::config) fn refuse(root: &Section<'_>) {
+    for (key, feature, fix) in LATER {
+        later(root, key, feature, fix);
+    }
+}
+
+/// What eMCP's server registry has, and a server here has not.
+pub(in crate::config) fn refuse_in_server(server: &Section<'_>) {
+    let never = "is not read here, nor was it by eMCP";
+    server.refuse("class", "is not read: a server here has a kind", "use kind = \"content\" or kind = \"mcp\"");
+    server.refuse("route", never, "remove it; paths come from [route] and the handle");
+    server.refuse("auth", never, "remove it; [auth] counts for every server");
+    server.refuse("scopes", never, "remove it; use scope_map");
+}
+
+fn later(section: &Section<'_>, key: &str, feature: &str, fix: &str) {
+    section.refuse(key, &format!("belongs to {feature}, which is not part of this version"), fix);
+}

@@ -1,0 +1,54 @@
+use crate::config::{Executor, Sidecar};
+use crate::executor::settings::Listen;
+use crate::policy::{AuthMode, ServerKind, Snapshot};
+use crate::proxy::settings::{Address, Upstream};
+
+/// Where each file is valid and two of them, or one and this environment, do not fit each other: one sentence each.
+/// They may belong to different machines, so that these are warnings.
+#[must_use]
+pub fn mismatches(sidecar: Option<&Sidecar>, executor: Option<&Executor>, policy: Option<&Snapshot>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if policy.is_some_and(|policy| policy.auth.mode == AuthMode::SapiJwt && policy.auth.secrets.is_empty()) {
+        notes.push(
+            "no variable or file of `auth` holds a secret here: started like this, every token is answered with 500"
+                .to_owned(),
+        );
+    }
+    let Some(sidecar) = sidecar else { return notes };
+    let upstreams = &sidecar.proxy.upstreams;
+    if let Some(executor) = executor {
+        match &executor.executor.listen {
+            Listen::Unix(path) => {
+                let leads = |upstream: &Upstream| matches!(&upstream.address, Address::Unix(to) if to == path);
+                if !upstreams.values().any(leads) {
+                    notes.push(format!("no upstream of sidecar.toml leads to executor.socket, {}", path.display()));
+                }
+            }
+            Listen::Tcp { address, key } => {
+                for (name, upstream) in upstreams {
+                    let to = matches!(&upstream.address, Address::Tcp { host, port, .. }
+                            if *port == address.port() && host.parse() == Ok(address.ip()));
+                    if to && upstream.key.as_ref() != Some(key) {
+                        notes.push(format!("upstreams.{name} has another key than executor.toml"));
+                    }
+                }
+            }
+        }
+    }
+    for server in policy.iter().flat_map(|policy| &policy.servers) {
+        let identity = upstreams.get(&server.upstream).is_some_and(|upstream| upstream.identity);
+        match server.kind {
+            ServerKind::Content if !identity => notes.push(format!(
+                "server {} is of kind \"content\", and our executor refuses calls without an identity: set \
+                 upstreams.{}.identity = true",
+                server.handle, server.upstream
+            )),
+            ServerKind::Foreign if identity => notes.push(format!(
+                "server {} is not ours, and upstreams.{}.identity = true tells it who calls",
+                server.handle, server.upstream
+            )),
+            _ => {}
+        }
+    }
+    notes
+}
