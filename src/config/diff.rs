@@ -80,6 +80,7 @@ pub fn loosened(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     found.allow("security.allow_servers", &before.allow_servers, &after.allow_servers);
     found.deny("security.deny_tools", &before.deny_tools, &after.deny_tools);
     found.on("security.enable_write_tools", before.enable_write_tools, after.enable_write_tools);
+    found.off("security.hide_denied_tools", before.hide_denied_tools, after.hide_denied_tools);
     let known = |origin: &str| before.allow_origins.iter().any(|old| old == origin);
     found.words("security.allow_origins", "also has", &after.allow_origins, known);
     found.off("logging.audit_enabled", old.logging.audit_enabled, new.logging.audit_enabled);

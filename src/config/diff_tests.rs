@@ -67,6 +67,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("security.allow_servers", Restricts(r#"["content"]"#, r#"["*"]"#)),
     ("security.deny_tools", Restricts(r#"["evo.*"]"#, r#"["evo.model.*"]"#)),
     ("security.enable_write_tools", SWITCH_ON),
+    ("security.hide_denied_tools", SWITCH_OFF),
     ("servers.allow_prompts", Restricts("[]", r#"["p"]"#)),
     ("servers.allow_resources", Restricts("[]", r#"["r"]"#)),
     ("servers.allow_tools", Restricts(r#"["evo.content.*"]"#, r#"["evo.*"]"#)),

@@ -101,6 +101,7 @@ pub(in crate::config) fn read(
         deny_tools: patterns(&security_section, "deny_tools", true),
         enable_write_tools: security_section.boolean("enable_write_tools", None),
         write_tools_site: reader.site("security.enable_write_tools".to_owned(), write_place),
+        hide_denied_tools: security_section.boolean("hide_denied_tools", Some(false)),
         allow_origins: origins(&security_section),
     };
     security_section.close();

@@ -7,6 +7,9 @@ use crate::policy::{Server, Snapshot};
 /// Arguments that belong to template variables and are refused while those are not served.
 const UNSERVED: [&str; 4] = ["with_tvs", "tv_filters", "tv_order", "tags_data"];
 
+/// How long the text of a `like` may be, in bytes. SQLite fails on patterns over 50,000.
+pub(in crate::executor) const MOST_NEEDLE: usize = 10_000;
+
 /// The caps that a policy sets for one server's tools.
 #[derive(Clone, Debug)]
 pub(in crate::executor) struct Caps {
@@ -81,8 +84,7 @@ impl<'a> Arguments<'a> {
 
     /// A required integer; 0 stands for a broken rule until [`Self::rules`].
     pub(in crate::executor) fn required_integer(&mut self, name: &str, minimum: i64) -> i64 {
-        self.require(name);
-        self.integer(name, minimum).unwrap_or_default()
+        if self.require(name) { self.integer(name, minimum).unwrap_or_default() } else { 0 }
     }
 
     /// An optional text.
@@ -96,8 +98,7 @@ impl<'a> Arguments<'a> {
 
     /// A required text that is more than blanks.
     pub(in crate::executor) fn required_text(&mut self, name: &str) -> &'a str {
-        self.require(name);
-        self.text(name).unwrap_or_default()
+        if self.require(name) { self.text(name).unwrap_or_default() } else { "" }
     }
 
     /// An optional boolean: true, false, 0, 1, "0", "1".
@@ -135,11 +136,19 @@ impl<'a> Arguments<'a> {
         if self.broken.is_empty() { Ok(()) } else { Err(Invalid(std::mem::take(&mut self.broken))) }
     }
 
-    fn require(&mut self, name: &str) {
-        let blank = |value: &Value| value.as_str().is_some_and(|text| text.trim().is_empty());
-        if self.value(name).is_none_or(blank) {
+    /// Whether there is something to read; a field that is missing breaks no other rule.
+    fn require(&mut self, name: &str) -> bool {
+        let empty = |value: &Value| match value {
+            Value::String(text) => text.trim().is_empty(),
+            Value::Array(list) => list.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            _ => false,
+        };
+        let missing = self.value(name).is_none_or(empty);
+        if missing {
             self.broken.push(format!("The {name} field is required."));
         }
+        !missing
     }
 }
 
@@ -162,9 +171,14 @@ pub(in crate::executor) fn direction(name: &str, text: Option<&str>) -> Result<s
     }
 }
 
-/// A caller's text as far as messages repeat it.
+/// A caller's text as far as messages repeat it: 64 characters, none that breaks lines, hides or turns text around.
 pub(in crate::executor) fn shown(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(64).collect()
+    let unseen = |character: &char| {
+        let layout =
+            ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}', '\u{feff}'..='\u{feff}'];
+        character.is_control() || layout.iter().any(|range| range.contains(character))
+    };
+    text.chars().filter(|character| !unseen(character)).take(64).collect()
 }
 
 fn integer(value: &Value) -> Option<i64> {
@@ -175,7 +189,12 @@ fn integer(value: &Value) -> Option<i64> {
             #[expect(clippy::cast_possible_truncation, reason = "integral and far within range")]
             (float.fract() == 0.0 && float.abs() < 9_007_199_254_740_992.0).then_some(float as i64)
         }),
-        Value::String(text) => text.trim().parse().ok(),
+        Value::String(text) => {
+            let text = text.trim_matches([' ', '\t', '\n', '\r', '\x0b']);
+            // What PHP takes for an integer: no leading zeros.
+            let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+            if digits.len() > 1 && digits.starts_with('0') { None } else { text.parse().ok() }
+        }
         _ => None,
     }
 }

@@ -14,9 +14,9 @@ use http::{Request, StatusCode};
 use crate::base::{Clock, Secret, SystemClock};
 use crate::executor::listener::OwnUid;
 use crate::executor::observation::Observation;
-use crate::executor::rpc::{self, Answer};
+use crate::executor::rpc::{Answer, Desk};
 use crate::executor::{Listen, Listener, Settings, stream};
-use crate::policy::{ServerKind, Snapshot};
+use crate::policy::{Reason, ServerKind, Snapshot};
 use crate::protocol::{self, IDENTITY_HEADER, Identity, SIGNATURE_HEADER};
 use crate::store::Pool;
 use crate::telemetry::{ExecutorMetrics, ExecutorOutcome};
@@ -101,12 +101,12 @@ pub async fn serve(
 pub fn router(executor: Arc<Executor>) -> Router {
     Router::new()
         .route("/mcp/{server}", axum::routing::post(call).fallback(method_not_allowed))
-        .fallback(async || transport(StatusCode::NOT_FOUND, "route_not_found", "Route not found", ""))
+        .fallback(async || refused(Reason::RouteNotFound, ""))
         .with_state(executor)
 }
 
 async fn method_not_allowed() -> Response {
-    let mut response = transport(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", "");
+    let mut response = refused(Reason::MethodNotAllowed, "");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     response
 }
@@ -134,13 +134,13 @@ async fn judge(
     let most = server.map_or(policy.limits.max_payload_bytes, |server| server.limits.max_payload_bytes);
     let Ok(body) = axum::body::to_bytes(body, most).await else {
         observation.outcome = ExecutorOutcome::Refused;
-        return Ok(transport(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large", ""));
+        return Ok(refused(Reason::PayloadTooLarge, ""));
     };
     let identity = match executor.identity(&head.headers, &body) {
         Some(identity) if identity.server == handle => identity,
         _ => {
             observation.outcome = ExecutorOutcome::Unauthenticated;
-            return Ok(transport(StatusCode::UNAUTHORIZED, "unauthenticated", "Unauthenticated", ""));
+            return Ok(refused(Reason::Unauthenticated, ""));
         }
     };
     if identity.policy_digest != policy.digest {
@@ -148,9 +148,10 @@ async fn judge(
     }
     let Some(server) = server else {
         observation.outcome = ExecutorOutcome::Refused;
-        return Ok(transport(StatusCode::NOT_FOUND, "server_not_found", "Server not found", &identity.trace_id));
+        return Ok(refused(Reason::ServerNotFound, &identity.trace_id));
     };
-    Ok(match rpc::answer(executor, &policy, server, &identity, &body, observation).await {
+    let desk = Desk { executor, policy: &policy, server, caller: &identity };
+    Ok(match desk.answer(&body, observation).await {
         Answer::Nothing => json(StatusCode::ACCEPTED, Vec::new()),
         Answer::Json(body) => json(StatusCode::OK, body),
         Answer::Session(body) => {
@@ -160,7 +161,7 @@ async fn judge(
             response.headers_mut().insert(SESSION_HEADER, session);
             response
         }
-        Answer::Denied => transport(StatusCode::FORBIDDEN, "tool_denied", "Tool denied by policy", &identity.trace_id),
+        Answer::Denied => refused(Reason::ToolDenied, &identity.trace_id),
         Answer::Stream(call) => return Err(call),
     })
 }
@@ -181,8 +182,9 @@ impl Executor {
     }
 }
 
-fn transport(status: StatusCode, code: &str, message: &str, trace_id: &str) -> Response {
-    json(status, protocol::transport_error(code, message, trace_id))
+fn refused(reason: Reason, trace_id: &str) -> Response {
+    let status = StatusCode::from_u16(reason.status()).expect("reasons have HTTP statuses");
+    json(status, protocol::transport_error(reason.code(), reason.message(), trace_id))
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response {

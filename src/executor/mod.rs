@@ -12,8 +12,10 @@
 
 mod argument;
 mod content;
+mod handshake;
 mod http;
 mod listener;
+mod listing;
 mod models;
 mod observation;
 mod pipeline;

@@ -1,5 +1,10 @@
 //! The stages of a call that all tools share, and how a tool describes its own.
+//!
+//! A call runs through them in this order, which `rpc` drives: the tool's own `validate` makes a [`Plan`];
+//! [`authorize`] lets it pass; [`Traversal::advance`] paginates, queries and maps as often as there are pages;
+//! [`Traversal::respond`] makes the structured result, and [`success`] its envelope.
 
+use rmcp::model::{CallToolResult, ContentBlock, ServerResult};
 use sea_query::SelectStatement;
 use serde_json::{Map, Value, json};
 
@@ -26,8 +31,28 @@ pub(in crate::executor) struct Plan {
     /// The rows asked for; `None` asks for one item.
     pub page: Option<Page>,
     /// `None`: documents.
-    pub model: Option<&'static Model>,
-    pub query: Query,
+    model: Option<&'static Model>,
+    query: Query,
+}
+
+impl Plan {
+    /// Documents, of which `page` is asked for. `query` is called with a part of that page, once for each part.
+    pub(in crate::executor) fn list(
+        page: Page,
+        query: impl Fn(&Tables, Page) -> SelectStatement + Send + Sync + 'static,
+    ) -> Self {
+        Self { page: Some(page), model: None, query: Box::new(query) }
+    }
+
+    /// One document, or none.
+    pub(in crate::executor) fn item(query: impl Fn(&Tables, Page) -> SelectStatement + Send + Sync + 'static) -> Self {
+        Self { page: None, model: None, query: Box::new(query) }
+    }
+
+    /// The same with rows of a model instead of documents.
+    pub(in crate::executor) fn of(self, model: &'static Model) -> Self {
+        Self { model: Some(model), ..self }
+    }
 }
 
 /// How far a call has come, in items.
@@ -67,22 +92,42 @@ impl Traversal {
         Ok(Self { plan, toolset_version, reader: pool.reader().await?, step, items: Vec::new(), finished: false })
     }
 
-    /// Queries and maps the next page; `None` when there is none left.
+    /// The next page, in three stages; `None` when there is none left.
     pub(in crate::executor) async fn advance(&mut self) -> Result<Option<Progress>, Error> {
         if self.finished {
             return Ok(None);
         }
-        let whole = self.plan.page.unwrap_or(Page { limit: 1, offset: 0 });
-        let done = self.items.len() as u64;
-        let page = Page { limit: self.step.min(whole.limit - done), offset: whole.offset + done };
+        let page = self.paginate();
+        let rows = self.query(page).await?;
+        self.map(&rows)?;
+        let (done, most) = (self.items.len() as u64, self.whole().limit);
+        self.finished = (rows.len() as u64) < page.limit || done >= most;
+        Ok(Some(Progress { done, total: if self.finished { done } else { most } }))
+    }
+
+    fn whole(&self) -> Page {
+        self.plan.page.unwrap_or(Page { limit: 1, offset: 0 })
+    }
+
+    /// Which rows come next.
+    fn paginate(&self) -> Page {
+        let (whole, done) = (self.whole(), self.items.len() as u64);
+        Page { limit: self.step.min(whole.limit - done), offset: whole.offset + done }
+    }
+
+    async fn query(&mut self, page: Page) -> Result<Vec<Row>, Error> {
         let statement = (self.plan.query)(self.reader.tables(), page);
-        let rows = self.reader.fetch(&statement).await?;
-        for row in &rows {
-            self.items.push(map(self.plan.model, row)?);
+        self.reader.fetch(&statement).await
+    }
+
+    fn map(&mut self, rows: &[Row]) -> Result<(), Error> {
+        for row in rows {
+            self.items.push(match self.plan.model {
+                Some(model) => model::read(model, row)?,
+                None => serde_json::to_value(Document::read(row)?).unwrap_or_default(),
+            });
         }
-        let done = self.items.len() as u64;
-        self.finished = (rows.len() as u64) < page.limit || done >= whole.limit;
-        Ok(Some(Progress { done, total: if self.finished { done } else { whole.limit } }))
+        Ok(())
     }
 
     /// The structured result of a finished call.
@@ -105,23 +150,12 @@ impl Traversal {
     }
 }
 
-fn map(model: Option<&'static Model>, row: &Row) -> Result<Value, Error> {
-    match model {
-        Some(model) => model::read(model, row),
-        None => Ok(serde_json::to_value(Document::read(row)?).unwrap_or_default()),
-    }
+/// The result that a structured value is, beside itself as one block of compact JSON.
+pub(in crate::executor) fn success(structured: Value) -> ServerResult {
+    ServerResult::CallToolResult(CallToolResult::structured(structured))
 }
 
-/// The `CallToolResult` of a structured result.
-pub(in crate::executor) fn success(structured: &Value) -> Value {
-    json!({
-        "content": [{"type": "text", "text": structured.to_string()}],
-        "isError": false,
-        "structuredContent": structured,
-    })
-}
-
-/// The `CallToolResult` of refused arguments.
-pub(in crate::executor) fn refusal(invalid: &Invalid) -> Value {
-    json!({"content": [{"type": "text", "text": invalid.text()}], "isError": true})
+/// The result that tells what is wrong with the arguments.
+pub(in crate::executor) fn refusal(invalid: &Invalid) -> ServerResult {
+    ServerResult::CallToolResult(CallToolResult::error(vec![ContentBlock::text(invalid.text())]))
 }

@@ -1,24 +1,21 @@
 //! JSON-RPC: from a body to an answer, whatever carries them.
+//!
+//! Bodies are read by [`protocol::parse`], the reading that the sidecar judged by; the shapes of what goes back are
+//! those of `rmcp`. Notifications are accepted and nothing is done (emcp.md 7.2).
 
-use base64::Engine as _;
-use serde_json::{Map, Value, json};
+use rmcp::model::{ErrorCode, ErrorData, JsonObject, ProgressToken, RequestId, ServerJsonRpcMessage, ServerResult};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::executor::argument::{Arguments, Caps};
 use crate::executor::observation::Observation;
 use crate::executor::pipeline::{self, Traversal};
-use crate::executor::{Executor, registry, stream};
-use crate::policy::{Server, Snapshot};
+use crate::executor::{Executor, handshake, listing, registry, stream};
+use crate::policy::{self, Reason, Server, Snapshot};
 use crate::protocol::{self, Arguments as ArgumentsKind, Envelope, Id, Identity, Method, Params};
 use crate::store;
 use crate::telemetry::{ExecutorOutcome, ToolClass};
-
-/// The revisions that are spoken, the preferred one first.
-const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-/// How many of [`VERSIONS`] know `instructions`.
-const INSTRUCTED: usize = 2;
-const INSTRUCTIONS: &str = "Reads the documents and the building blocks of a content site. Start with \
-    evo.content.root_tree or evo.content.search; lists are paged by limit and offset.";
-pub(in crate::executor) const INTERNAL: &str = "Internal error";
 
 /// What to send back.
 pub(in crate::executor) enum Answer {
@@ -32,226 +29,140 @@ pub(in crate::executor) enum Answer {
     Denied,
 }
 
-/// A JSON-RPC error.
-struct Failure {
-    code: i32,
-    message: &'static str,
-    data: Option<Value>,
-}
-
-impl Failure {
-    const fn new(code: i32, message: &'static str) -> Self {
-        Self { code, message, data: None }
-    }
-}
-
-/// Answers one body.
-pub(in crate::executor) async fn answer(
-    executor: &Executor,
-    policy: &Snapshot,
-    server: &Server,
-    identity: &Identity,
-    body: &[u8],
-    observation: &mut Observation,
-) -> Answer {
-    observation.outcome = ExecutorOutcome::Refused;
-    let envelope = match protocol::parse(body) {
-        Ok(envelope) => envelope,
-        Err(refused) => {
-            let refusal = refused.refusal;
-            let message = if refusal.rpc_code() == -32700 { "Parse error" } else { "Invalid Request" };
-            return Answer::Json(protocol::rpc_error(&refused.id, refusal.rpc_code(), message, Some(refusal.code())));
-        }
-    };
-    if Method::from_name(&envelope.method) == Some(Method::ToolsCall) {
-        observation.tool = tool_class(envelope.name.as_deref());
-        if denied(policy, server, &envelope) {
-            observation.outcome = ExecutorOutcome::Denied;
-            return Answer::Denied;
-        }
-    }
-    if !envelope.id.expects_answer() {
-        observation.outcome = ExecutorOutcome::Ok;
-        return Answer::Nothing;
-    }
-    let outcome = match envelope.params {
-        Params::Other => Err(Failure::new(-32602, "params must be an object")),
-        _ => {
-            // Until there is an outcome, a caller that leaves drops this future.
-            observation.outcome = ExecutorOutcome::Abandoned;
-            dispatch(executor, policy, server, identity, &envelope, body).await
-        }
-    };
-    observation.outcome = match &outcome {
-        Ok(Reply::Result(_) | Reply::Initialized(_)) => ExecutorOutcome::Ok,
-        Ok(Reply::Stream(_)) => ExecutorOutcome::Abandoned,
-        Ok(Reply::Refusal(_)) => ExecutorOutcome::Refused,
-        Err(Failure { code: -32603, .. }) => ExecutorOutcome::Failed,
-        Err(_) => ExecutorOutcome::Refused,
-    };
-    match outcome {
-        Ok(Reply::Result(result) | Reply::Refusal(result)) => Answer::Json(message(&envelope.id, "result", result)),
-        Ok(Reply::Initialized(result)) => Answer::Session(message(&envelope.id, "result", result)),
-        Ok(Reply::Stream(call)) => Answer::Stream(call),
-        Err(Failure { code, message: text, data }) => {
-            let mut error = json!({"code": code, "message": text});
-            if let Some(data) = data {
-                error["data"] = data;
-            }
-            Answer::Json(message(&envelope.id, "error", error))
-        }
-    }
+/// One caller before one server, under one policy.
+#[derive(Clone, Copy)]
+pub(in crate::executor) struct Desk<'a> {
+    pub executor: &'a Executor,
+    pub policy: &'a Snapshot,
+    pub server: &'a Server,
+    pub caller: &'a Identity,
 }
 
 enum Reply {
-    Result(Value),
-    /// A `CallToolResult` that says what is wrong with the arguments.
-    Refusal(Value),
-    Initialized(Value),
+    Result(ServerResult),
+    /// A result that says what is wrong with the arguments.
+    Refusal(ServerResult),
+    Initialized(ServerResult),
     Stream(Box<stream::Call>),
 }
 
-async fn dispatch(
-    executor: &Executor,
-    policy: &Snapshot,
-    server: &Server,
-    identity: &Identity,
-    envelope: &Envelope<'_>,
-    body: &[u8],
-) -> Result<Reply, Failure> {
-    let params = params(body);
-    let caps = || Caps::of(policy, server);
-    match Method::from_name(&envelope.method) {
-        Some(Method::Initialize) => initialize(&params, &policy.toolset_version).map(Reply::Initialized),
-        Some(Method::Ping) => Ok(Reply::Result(json!({}))),
-        Some(Method::ToolsList) => list_tools(&params, &caps()).map(Reply::Result),
-        Some(Method::ToolsCall) => call_tool(executor, policy, caps(), identity, envelope, &params).await,
-        Some(Method::ResourcesList) => Ok(Reply::Result(json!({"resources": []}))),
-        Some(Method::ResourceTemplatesList) => Ok(Reply::Result(json!({"resourceTemplates": []}))),
-        Some(Method::PromptsList) => Ok(Reply::Result(json!({"prompts": []}))),
-        Some(Method::ResourcesRead) => Err(Failure::new(-32002, "Resource not found")),
-        Some(Method::PromptsGet) => Err(Failure::new(-32602, "Prompt not found")),
-        _ => Err(Failure::new(-32601, "Method not found")),
-    }
-}
-
-fn initialize(params: &Map<String, Value>, toolset_version: &str) -> Result<Value, Failure> {
-    let version = match params.get("protocolVersion") {
-        None => Some(0),
-        Some(requested) => VERSIONS.iter().position(|version| requested.as_str() == Some(version)),
-    };
-    let Some(version) = version else {
-        let data = json!({"supported": VERSIONS, "requested": params.get("protocolVersion")});
-        return Err(Failure { data: Some(data), ..Failure::new(-32602, "Unsupported protocol version") });
-    };
-    let mut result = json!({
-        "protocolVersion": VERSIONS[version],
-        "capabilities": {
-            "tools": {"listChanged": false},
-            "resources": {"listChanged": false},
-            "prompts": {"listChanged": false},
-            "evo": {"toolsetVersion": toolset_version},
-        },
-        "serverInfo": {
-            "name": "eMCP Content Server",
-            "version": "1.0.0",
-            "platform": "eMCP",
-            "platformVersion": env!("CARGO_PKG_VERSION"),
-        },
-    });
-    if version < INSTRUCTED {
-        result["instructions"] = INSTRUCTIONS.into();
-    }
-    Ok(result)
-}
-
-fn list_tools(params: &Map<String, Value>, caps: &Caps) -> Result<Value, Failure> {
-    let per_page = match params.get("per_page") {
-        None | Some(Value::Null) => 15,
-        Some(value) => value.as_i64().ok_or(Failure::new(-32602, "per_page must be an integer"))?.clamp(1, 50),
-    };
-    let offset = match params.get("cursor") {
-        None | Some(Value::Null) => 0,
-        Some(Value::String(cursor)) => cursor_offset(cursor),
-        Some(_) => return Err(Failure::new(-32602, "cursor must be a string")),
-    };
-    let per_page = usize::try_from(per_page).unwrap_or(50);
-    let tools: Vec<Value> = registry::TOOLS
-        .iter()
-        .skip(offset)
-        .take(per_page)
-        .map(|tool| {
-            json!({
-                "name": tool.name,
-                "title": tool.title,
-                "description": tool.description,
-                "inputSchema": (tool.schema)(caps),
-                "annotations": {},
-            })
-        })
-        .collect();
-    let mut result = json!({"tools": tools});
-    let end = offset.saturating_add(per_page);
-    if end < registry::TOOLS.len() {
-        let cursor = json!({"offset": end}).to_string();
-        result["nextCursor"] = base64::engine::general_purpose::STANDARD.encode(cursor).into();
-    }
-    Ok(result)
-}
-
-/// What cannot be read means the start.
-fn cursor_offset(cursor: &str) -> usize {
-    base64::engine::general_purpose::STANDARD
-        .decode(cursor)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
-        .and_then(|value| value.get("offset")?.as_u64())
-        .and_then(|offset| usize::try_from(offset).ok())
-        .unwrap_or(0)
-}
-
-async fn call_tool(
-    executor: &Executor,
-    policy: &Snapshot,
-    caps: Caps,
-    identity: &Identity,
-    envelope: &Envelope<'_>,
-    params: &Map<String, Value>,
-) -> Result<Reply, Failure> {
-    let name = envelope.name.as_deref().ok_or(Failure::new(-32602, "A tool name is required"))?;
-    let tool = registry::find(name).ok_or(Failure::new(-32602, "Unknown tool"))?;
-    let none = Map::new();
-    let arguments = match (envelope.arguments, params.get("arguments")) {
-        (ArgumentsKind::Absent, _) => &none,
-        (ArgumentsKind::Object, Some(Value::Object(arguments))) => arguments,
-        _ => return Err(Failure::new(-32602, "arguments must be an object")),
-    };
-    let plan = match (tool.validate)(&mut Arguments::new(arguments), &caps) {
-        Ok(plan) => plan,
-        Err(invalid) if policy.compat.validation_as_rpc_error => {
-            let data = json!({"messages": invalid.0});
-            return Err(Failure { data: Some(data), ..Failure::new(-32602, "Invalid arguments") });
+impl Desk<'_> {
+    /// Answers one body.
+    pub(in crate::executor) async fn answer(self, body: &[u8], observation: &mut Observation) -> Answer {
+        observation.outcome = ExecutorOutcome::Refused;
+        let envelope = match protocol::parse(body) {
+            Ok(envelope) => envelope,
+            Err(refused) => {
+                let refusal = refused.refusal;
+                let data = json!({"code": refusal.code()});
+                let message = Reason::Parse(refusal).message();
+                let error = ErrorData::new(ErrorCode(refusal.rpc_code()), message, Some(data));
+                return Answer::Json(failure(request_id(&refused.id), error));
+            }
+        };
+        let method = Method::from_name(&envelope.method);
+        if method == Some(Method::ToolsCall) {
+            observation.tool = tool_class(envelope.name.as_deref());
+            if envelope.name.as_deref().is_some_and(|name| !self.allows(name)) {
+                observation.outcome = ExecutorOutcome::Denied;
+                return Answer::Denied;
+            }
         }
-        Err(invalid) => return Ok(Reply::Refusal(pipeline::refusal(&invalid))),
-    };
-    if !pipeline::authorize(identity, &plan) {
-        return Err(Failure::new(-32602, "Unknown tool"));
+        let Some(id) = request_id(&envelope.id) else {
+            observation.outcome = ExecutorOutcome::Ok;
+            return Answer::Nothing;
+        };
+        let outcome = match envelope.params {
+            Params::Other => Err(ErrorData::invalid_params(Reason::BadParams.message(), None)),
+            _ => {
+                // Until there is an outcome, a caller that leaves drops this future.
+                observation.outcome = ExecutorOutcome::Abandoned;
+                self.dispatch(method, &envelope, &id, body).await
+            }
+        };
+        observation.outcome = match &outcome {
+            Ok(Reply::Result(_) | Reply::Initialized(_)) => ExecutorOutcome::Ok,
+            Ok(Reply::Stream(_)) => ExecutorOutcome::Abandoned,
+            Err(error) if error.code == ErrorCode::INTERNAL_ERROR => ExecutorOutcome::Failed,
+            Ok(Reply::Refusal(_)) | Err(_) => ExecutorOutcome::Refused,
+        };
+        match outcome {
+            Ok(Reply::Result(result) | Reply::Refusal(result)) => Answer::Json(success(id, result)),
+            Ok(Reply::Initialized(result)) => Answer::Session(success(id, result)),
+            Ok(Reply::Stream(call)) => Answer::Stream(call),
+            Err(error) => Answer::Json(failure(Some(id), error)),
+        }
     }
 
-    let token = params.get("_meta").and_then(|meta| meta.get("progressToken"));
-    let token = token.filter(|_| identity.streaming && envelope.has_progress_token && plan.page.is_some());
-    let failed = |error: store::Error| {
-        log_failure(&error, &identity.trace_id);
-        Failure::new(-32603, INTERNAL)
-    };
-    let step = token.map(|_| stream::STEP);
-    let mut traversal = Traversal::start(&executor.pool, plan, &caps, step).await.map_err(failed)?;
-    if let Some(token) = token {
-        let (id, trace_id) = (id_value(&envelope.id), identity.trace_id.clone());
-        return Ok(Reply::Stream(Box::new(stream::Call { traversal, id, token: token.clone(), trace_id })));
+    /// The executor's own look at the lists: what reached it past them is refused here.
+    fn allows(self, tool: &str) -> bool {
+        policy::tool_allowed(self.policy, self.server, tool)
     }
-    while traversal.advance().await.map_err(failed)?.is_some() {}
-    Ok(Reply::Result(pipeline::success(&traversal.respond())))
+
+    async fn dispatch(
+        self,
+        method: Option<Method>,
+        envelope: &Envelope<'_>,
+        id: &RequestId,
+        body: &[u8],
+    ) -> Result<Reply, ErrorData> {
+        let result = match method {
+            Some(Method::Initialize) => {
+                let result = handshake::initialize(params(body)?, &self.policy.toolset_version)?;
+                return Ok(Reply::Initialized(result));
+            }
+            Some(Method::ToolsCall) => return self.call_tool(envelope, id, body).await,
+            Some(Method::ToolsList) => {
+                let shown = |name: &str| {
+                    !self.policy.security.hide_denied_tools || (self.caller.may_call_tools && self.allows(name))
+                };
+                listing::tools(&params(body)?, &Caps::of(self.policy, self.server), shown)
+            }
+            Some(Method::Ping) => ServerResult::empty(()),
+            Some(Method::ResourcesList) => listing::resources(&params(body)?),
+            Some(Method::ResourceTemplatesList) => listing::resource_templates(&params(body)?),
+            Some(Method::PromptsList) => listing::prompts(&params(body)?),
+            Some(Method::ResourcesRead) => return Err(ErrorData::resource_not_found("Resource not found", None)),
+            Some(Method::PromptsGet) => return Err(ErrorData::invalid_params("Prompt not found", None)),
+            _ => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, Reason::MethodNotFound.message(), None)),
+        };
+        Ok(Reply::Result(result))
+    }
+
+    /// One tool's procedure: validate, authorize, then query, map, paginate as often as there are pages, then respond.
+    async fn call_tool(self, envelope: &Envelope<'_>, id: &RequestId, body: &[u8]) -> Result<Reply, ErrorData> {
+        let invalid = |reason: Reason| ErrorData::invalid_params(reason.message(), None);
+        let unknown = || ErrorData::invalid_params("Unknown tool", None);
+        let name = envelope.name.as_deref().ok_or_else(|| invalid(Reason::NameMissing))?;
+        let tool = registry::find(name).ok_or_else(unknown)?;
+        if envelope.arguments == ArgumentsKind::Other {
+            return Err(invalid(Reason::BadArguments));
+        }
+        let call: CallParams = params(body)?;
+        let caps = Caps::of(self.policy, self.server);
+
+        let plan = match (tool.validate)(&mut Arguments::new(&call.arguments), &caps) {
+            Ok(plan) => plan,
+            Err(refused) if self.policy.compat.validation_as_rpc_error => {
+                return Err(ErrorData::invalid_params("Invalid arguments", Some(json!({"messages": refused.0}))));
+            }
+            Err(refused) => return Ok(Reply::Refusal(pipeline::refusal(&refused))),
+        };
+        if !pipeline::authorize(self.caller, &plan) {
+            return Err(unknown());
+        }
+
+        let token = if self.caller.streaming && plan.page.is_some() { call.progress_token(envelope) } else { None };
+        let failed = |error| failed(&error, &self.caller.trace_id);
+        let step = token.as_ref().map(|_| stream::STEP);
+        let mut traversal = Traversal::start(&self.executor.pool, plan, &caps, step).await.map_err(failed)?;
+        if let Some(token) = token {
+            let (id, trace_id) = (id.clone(), self.caller.trace_id.clone());
+            return Ok(Reply::Stream(Box::new(stream::Call { traversal, id, token, trace_id })));
+        }
+        while traversal.advance().await.map_err(failed)?.is_some() {}
+        Ok(Reply::Result(pipeline::success(traversal.respond())))
+    }
 }
 
 fn tool_class(name: Option<&str>) -> ToolClass {
@@ -262,36 +173,62 @@ fn tool_class(name: Option<&str>) -> ToolClass {
     }
 }
 
-/// The executor's own look at the lists: what reached it past them is refused here.
-fn denied(policy: &Snapshot, server: &Server, envelope: &Envelope<'_>) -> bool {
-    let Some(name) = envelope.name.as_deref() else { return false };
-    policy.security.deny_tools.find(name).is_some()
-        || server.deny_tools.find(name).is_some()
-        || server.allow_tools.find(name).is_none()
-        || (!policy.security.enable_write_tools && name.starts_with("evo.write."))
+/// What a `tools/call` says beside its name. Read by hand: `rmcp`'s parameters would refuse a malformed `_meta`, which
+/// the contract lets pass.
+#[derive(Deserialize)]
+struct CallParams {
+    #[serde(default)]
+    arguments: JsonObject,
+    #[serde(rename = "_meta", default)]
+    meta: Value,
 }
 
-fn params(body: &[u8]) -> Map<String, Value> {
-    match serde_json::from_slice::<Map<String, Value>>(body).ok().and_then(|mut whole| whole.remove("params")) {
-        Some(Value::Object(params)) => params,
-        _ => Map::new(),
+impl CallParams {
+    fn progress_token(&self, envelope: &Envelope<'_>) -> Option<ProgressToken> {
+        let token = self.meta.get("progressToken").filter(|_| envelope.has_progress_token)?;
+        ProgressToken::deserialize(token).ok()
     }
 }
 
-fn message(id: &Id<'_>, member: &str, value: Value) -> Vec<u8> {
-    let mut whole = json!({"jsonrpc": "2.0", "id": id_value(id)});
-    whole[member] = value;
-    whole.to_string().into_bytes()
+/// The parameters as `P`. None, and positional ones, count as an empty object.
+fn params<P: serde::de::DeserializeOwned>(body: &[u8]) -> Result<P, ErrorData> {
+    #[derive(Deserialize)]
+    struct Whole<'a> {
+        #[serde(borrow)]
+        params: Option<&'a RawValue>,
+    }
+    let read = || {
+        let whole: Whole<'_> = serde_json::from_slice(body)?;
+        serde_json::from_str(whole.params.map(RawValue::get).filter(|text| text.starts_with('{')).unwrap_or("{}"))
+    };
+    // What serde says could repeat what was sent, and names our types.
+    read().map_err(|_: serde_json::Error| ErrorData::invalid_params("A parameter has the wrong type", None))
 }
 
-fn id_value(id: &Id<'_>) -> Value {
+fn request_id(id: &Id<'_>) -> Option<RequestId> {
     match id {
-        Id::Absent | Id::Null => Value::Null,
-        Id::Number(number) => (*number).into(),
-        Id::String(text) => text.as_ref().into(),
+        Id::Absent | Id::Null => None,
+        Id::Number(number) => Some(RequestId::Number(*number)),
+        Id::String(text) => Some(RequestId::String(text.as_ref().into())),
     }
 }
 
-pub(in crate::executor) fn log_failure(error: &store::Error, trace_id: &str) {
+/// A response in the shape of the revisions that are spoken here.
+pub(in crate::executor) fn success(id: RequestId, mut result: ServerResult) -> Vec<u8> {
+    result.strip_result_type_for_legacy_peer();
+    encode(&ServerJsonRpcMessage::response(result, id))
+}
+
+pub(in crate::executor) fn failure(id: Option<RequestId>, error: ErrorData) -> Vec<u8> {
+    encode(&ServerJsonRpcMessage::error(error, id))
+}
+
+pub(in crate::executor) fn encode(message: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("messages hold text keys and finite numbers only")
+}
+
+/// What a caller may know of a failed query; the log gets all of it.
+pub(in crate::executor) fn failed(error: &store::Error, trace_id: &str) -> ErrorData {
     tracing::error!(%error, trace.id = trace_id, "executor: a tool's query failed");
+    ErrorData::internal_error("Internal error", None)
 }

@@ -8,10 +8,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
-use serde_json::{Value, json};
+use rmcp::model::{
+    JsonRpcNotification, JsonRpcVersion2_0, Notification, ProgressNotificationMethod, ProgressToken, RequestId,
+};
+use serde::Serialize;
 
 use crate::executor::observation::Observation;
-use crate::executor::pipeline::{Traversal, success};
+use crate::executor::pipeline::{self, Traversal};
 use crate::executor::rpc;
 use crate::telemetry::ExecutorOutcome;
 
@@ -21,15 +24,24 @@ pub(in crate::executor) const STEP: u64 = 25;
 /// A call about to be streamed.
 pub(in crate::executor) struct Call {
     pub traversal: Traversal,
-    pub id: Value,
-    pub token: Value,
+    pub id: RequestId,
+    pub token: ProgressToken,
     pub trace_id: String,
+}
+
+/// What a progress notification says. The library's own type counts in floats, which would write 25 as `25.0`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProgressParams {
+    progress_token: ProgressToken,
+    progress: u64,
+    total: u64,
 }
 
 /// The SSE answer: progress after each page, then the response.
 pub(in crate::executor) fn respond(call: Call, observation: Observation) -> Response {
-    let events = futures_util::stream::unfold(Some((call, observation)), |call| async {
-        let (message, rest) = next(call?).await;
+    let events = futures_util::stream::unfold(Some((call, observation)), |work| async {
+        let (message, rest) = next(work?).await;
         Some((Ok::<_, Infallible>(event(&message)), rest))
     });
     let mut response = Response::new(Body::from_stream(events));
@@ -42,27 +54,28 @@ pub(in crate::executor) fn respond(call: Call, observation: Observation) -> Resp
 
 type Work = (Call, Observation);
 
-async fn next((mut call, mut observation): Work) -> (Value, Option<Work>) {
+/// The next message, and the work if more is to come.
+async fn next((mut call, mut observation): Work) -> (Vec<u8>, Option<Work>) {
     match call.traversal.advance().await {
         Ok(Some(progress)) => {
-            let params = json!({"progressToken": call.token, "progress": progress.done, "total": progress.total});
-            (json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}), Some((call, observation)))
+            let params =
+                ProgressParams { progress_token: call.token.clone(), progress: progress.done, total: progress.total };
+            let notification = Notification::<ProgressNotificationMethod, _>::new(params);
+            let message = rpc::encode(&JsonRpcNotification { jsonrpc: JsonRpcVersion2_0, notification });
+            (message, Some((call, observation)))
         }
         Ok(None) => {
             observation.outcome = ExecutorOutcome::Ok;
-            let result = success(&call.traversal.respond());
-            (json!({"jsonrpc": "2.0", "id": call.id, "result": result}), None)
+            (rpc::success(call.id, pipeline::success(call.traversal.respond())), None)
         }
         Err(error) => {
             observation.outcome = ExecutorOutcome::Failed;
-            rpc::log_failure(&error, &call.trace_id);
-            let error = json!({"code": -32603, "message": rpc::INTERNAL});
-            (json!({"jsonrpc": "2.0", "id": call.id, "error": error}), None)
+            (rpc::failure(Some(call.id), rpc::failed(&error, &call.trace_id)), None)
         }
     }
 }
 
-fn event(message: &Value) -> Bytes {
-    // Compact JSON has no line breaks, so one data line holds it.
-    Bytes::from(format!("data: {message}\n\n"))
+/// Compact JSON has no line breaks, so one data line holds it.
+fn event(message: &[u8]) -> Bytes {
+    [b"data: ", message, b"\n\n"].concat().into()
 }

@@ -1,5 +1,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod arguments;
+mod example;
+mod nth_child;
+mod protocol;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +100,7 @@ fn snapshot() -> Snapshot {
             deny_tools: PatternSet::default(),
             enable_write_tools: false,
             write_tools_site: site,
+            hide_denied_tools: false,
             allow_origins: Vec::new(),
         },
         logging: LoggingPolicy { audit_enabled: true, redact_keys: Vec::new(), redactor: Redactor::default() },
@@ -117,6 +123,7 @@ fn snapshot() -> Snapshot {
 struct Site {
     _directory: TempDir,
     pool: Pool,
+    policy: Arc<ArcSwap<Snapshot>>,
     executor: Arc<Executor>,
     metrics: Arc<Metrics>,
 }
@@ -133,19 +140,26 @@ fn site_at(directory: TempDir, path: &std::path::Path) -> Site {
         url: Secret::new(format!("sqlite://{}", path.display())),
         prefix: "evo_".to_owned(),
         max_connections: 2,
-        acquire_timeout: Duration::from_secs(2),
+        acquire_timeout: Duration::from_secs(20),
     })
     .unwrap();
     let settings = Settings { listen: Listen::Unix("unused".into()) };
     let policy = Arc::new(ArcSwap::from_pointee(snapshot()));
     let metrics = Metrics::new(&[]).unwrap();
-    let executor = Arc::new(Executor::new(pool.clone(), policy, &settings, metrics.executor().unwrap()));
-    Site { _directory: directory, pool, executor, metrics }
+    let executor = Arc::new(Executor::new(pool.clone(), Arc::clone(&policy), &settings, metrics.executor().unwrap()));
+    Site { _directory: directory, pool, policy, executor, metrics }
+}
+
+fn caller() -> Identity {
+    Identity { server: "content".to_owned(), ..Identity::default() }
 }
 
 impl Site {
     async fn send(&self, body: &str, streaming: bool) -> http::Response<Body> {
-        let identity = Identity { server: "content".to_owned(), streaming, ..Identity::default() };
+        self.send_as(Identity { streaming, ..caller() }, body).await
+    }
+
+    async fn send_as(&self, identity: Identity, body: &str) -> http::Response<Body> {
         let (header, _) = sign_identity(&identity, body.as_bytes(), None, 0);
         let request = Request::post("/mcp/content").header(IDENTITY_HEADER, header).body(Body::from(body.to_owned()));
         router(self.executor.clone()).call(request.unwrap()).await.unwrap()
@@ -260,59 +274,6 @@ async fn bad_arguments_are_told_in_the_result() {
     }
 }
 
-#[tokio::test]
-async fn protocol_methods_and_errors() {
-    let site = site(0).await;
-    let initialize = r#"{"jsonrpc":"2.0","id":"a","method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#;
-    let response = site.send(initialize, false).await;
-    assert_eq!(response.headers()["mcp-session-id"].len(), 36);
-    let answer = site.json(initialize).await;
-    assert_eq!(answer["result"]["serverInfo"]["platform"], "eMCP");
-    assert_eq!(answer["result"]["capabilities"]["evo"]["toolsetVersion"], "1.0");
-    assert_eq!((&answer["id"], &answer["result"]["protocolVersion"]), (&json!("a"), &json!("2025-06-18")));
-
-    let list = site.json(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"per_page":5}}"#).await;
-    assert_eq!(list["result"]["tools"].as_array().unwrap().len(), 5);
-    let next =
-        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"cursor": list["result"]["nextCursor"]}});
-    let rest = site.json(&next.to_string()).await;
-    assert_eq!(rest["result"]["tools"][0]["name"], "evo.content.children");
-    assert!(rest["result"].get("nextCursor").is_none());
-    assert_eq!(site.json(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await["result"], json!({}));
-
-    let table = [
-        ("", -32700, Value::Null),
-        ("[]", -32600, Value::Null),
-        ("7", -32600, Value::Null),
-        (r#"{"jsonrpc":"1.0","id":3,"method":"ping"}"#, -32600, json!(3)),
-        (r#"{"jsonrpc":"2.0","id":3,"method":"ping","params":7}"#, -32602, json!(3)),
-        (r#"{"jsonrpc":"2.0","id":3,"method":"server/discover"}"#, -32601, json!(3)),
-        (r#"{"jsonrpc":"2.0","id":3,"method":"completion/complete"}"#, -32601, json!(3)),
-        (r#"{"jsonrpc":"2.0","id":3,"method":"resources/read"}"#, -32002, json!(3)),
-        (r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{}}"#, -32602, json!(3)),
-        (r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"evo.no"}}"#, -32602, json!(3)),
-        (
-            r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"evo.content.get","arguments":[]}}"#,
-            -32602,
-            json!(3),
-        ),
-        (r#"{"jsonrpc":"2.0","id":3,"method":"initialize","params":{"protocolVersion":7}}"#, -32602, json!(3)),
-    ];
-    for (body, code, id) in table {
-        let answer = site.json(body).await;
-        assert_eq!(answer["error"]["code"], code, "{body}");
-        assert_eq!(answer.get("id").cloned().unwrap_or_default(), id, "{body}");
-        assert!(id != Value::Null || answer.get("id").is_none(), "{body}");
-    }
-    let notification = site.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, false).await;
-    assert_eq!(notification.status(), StatusCode::ACCEPTED);
-    let denied = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"evo.content.siblings"}}"#;
-    assert_eq!(site.send(denied, false).await.status(), StatusCode::FORBIDDEN);
-    let anonymous = Request::post("/mcp/content").body(Body::from("{}")).unwrap();
-    let response = router(site.executor.clone()).call(anonymous).await.unwrap();
-    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-}
-
 const TRAVERSAL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"evo.content.search",
     "arguments":{"limit":100},"_meta":{"progressToken":"t"}}}"#;
 
@@ -346,6 +307,46 @@ async fn a_reader_that_leaves_ends_the_query() {
 }
 
 #[tokio::test]
+async fn a_caller_that_leaves_ends_a_call_without_progress_too() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let site = site(0).await;
+    // Nobody gets a connection, so that the call is at work until its caller leaves.
+    let _held = (site.pool.reader().await.unwrap(), site.pool.reader().await.unwrap());
+    let listen = Listen::Unix(site._directory.path().join("executor.sock"));
+    let listener = Listener::bind(&listen).await.unwrap();
+    let server = tokio::spawn(serve(listener, site.executor.clone(), std::future::pending()));
+    let Listen::Unix(path) = listen else { unreachable!() };
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let at_work = async |expected: bool, idle: usize| {
+        tokio::time::timeout(Duration::from_secs(10), async {
+            while (Arc::strong_count(&site.executor) > idle) != expected {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    };
+    let (identity, _) = sign_identity(&caller(), TRAVERSAL.as_bytes(), None, 0);
+    let ask = |header: &str| {
+        let length = TRAVERSAL.len();
+        format!("POST /mcp/content HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{header}\r\n{TRAVERSAL}")
+    };
+    // A first answer, so that what the connection itself holds is counted as idle.
+    stream.write_all(ask("").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}}") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    let idle = Arc::strong_count(&site.executor);
+    stream.write_all(ask(&format!("{IDENTITY_HEADER}: {identity}\r\n")).as_bytes()).await.unwrap();
+    at_work(true, idle).await.expect("the call begins");
+    drop(stream);
+    at_work(false, idle).await.expect("the call ends with its caller");
+    assert_eq!(site.pool.statements(), 0);
+    server.abort();
+}
+
+#[tokio::test]
 async fn a_database_that_is_down_is_told_in_general_words() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("missing.sqlite");
@@ -353,20 +354,6 @@ async fn a_database_that_is_down_is_told_in_general_words() {
     let answer = site.json(TRAVERSAL).await;
     assert_eq!(answer["error"], json!({"code": -32603, "message": "Internal error"}));
     assert!(site.executor.ready().await.is_err());
-}
-
-#[tokio::test]
-async fn the_sdk_reads_our_answers() {
-    let site = site(0).await;
-    let mut initialized = site.json(r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#).await;
-    serde_json::from_value::<rmcp::model::InitializeResult>(initialized["result"].take()).unwrap();
-    let mut list = site.json(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#).await;
-    let list: rmcp::model::ListToolsResult = serde_json::from_value(list["result"].take()).unwrap();
-    assert_eq!(list.tools.len(), 9);
-    for arguments in [json!({"limit": 3}), json!({})] {
-        let result = site.tool("evo.content.search", arguments).await;
-        serde_json::from_value::<rmcp::model::CallToolResult>(result).unwrap();
-    }
 }
 
 #[tokio::test]

@@ -183,7 +183,6 @@ fn check_headers(facts: &Facts<'_>, envelope: &Envelope<'_>, target: Target<'_>)
 
 /// Deny beats allow, and what no list allows is denied. For an unknown server the global lists alone apply.
 fn check_target(snapshot: &Snapshot, server: Option<&Arc<Server>>, target: Target<'_>) -> Result<Option<Rule>, Denial> {
-    let security = &snapshot.security;
     let allowed = |list: fn(&Server) -> &PatternSet, name: &str, reason, word| match server {
         None => Ok(None),
         Some(server) => match list(server).find(name) {
@@ -196,16 +195,37 @@ fn check_target(snapshot: &Snapshot, server: Option<&Arc<Server>>, target: Targe
         Target::Prompt(name) => allowed(|s| &s.allow_prompts, name, Reason::PromptDenied, "allow_prompts"),
         Target::Resource(uri) => allowed(|s| &s.allow_resources, uri, Reason::ResourceDenied, "allow_resources"),
         Target::Tool(name) => {
-            let denied = security.deny_tools.find(name).or_else(|| server.and_then(|s| s.deny_tools.find(name)));
-            if let Some(site) = denied {
-                return Err(Denial::new(Reason::ToolDenied, key(site)));
-            }
-            if !security.enable_write_tools && name.starts_with(WRITE_PREFIX) {
-                return Err(Denial::new(Reason::ToolDenied, key(&security.write_tools_site)));
-            }
+            check_tool_denied(snapshot, server.map(AsRef::as_ref), name)?;
             allowed(|s| &s.allow_tools, name, Reason::ToolDenied, "allow_tools")
         }
     }
+}
+
+fn check_tool_denied(snapshot: &Snapshot, server: Option<&Server>, name: &str) -> Result<(), Denial> {
+    let security = &snapshot.security;
+    let denied = security.deny_tools.find(name).or_else(|| server.and_then(|s| s.deny_tools.find(name)));
+    if let Some(site) = denied {
+        return Err(Denial::new(Reason::ToolDenied, key(site)));
+    }
+    if !security.enable_write_tools && name.starts_with(WRITE_PREFIX) {
+        return Err(Denial::new(Reason::ToolDenied, key(&security.write_tools_site)));
+    }
+    Ok(())
+}
+
+/// Whether the lists let anybody call the tool `name` on `server`: what [`decide`] asks of a `tools/call`, for whoever
+/// asks again behind it.
+#[must_use]
+pub fn tool_allowed(snapshot: &Snapshot, server: &Server, name: &str) -> bool {
+    check_tool_denied(snapshot, Some(server), name).is_ok() && server.allow_tools.find(name).is_some()
+}
+
+/// Whether the caller's scopes reach `tools/call` on `server`.
+#[must_use]
+pub fn may_call_tools(snapshot: &Snapshot, server: &Server, principal: &Principal) -> bool {
+    snapshot.auth.mode == AuthMode::None
+        || !snapshot.auth.require_scopes
+        || check_scope(&server.scope_map, principal, Method::ToolsCall.as_str()).is_ok()
 }
 
 fn key(site: &RuleSite) -> Rule {

@@ -16,7 +16,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use decide::decide;
+pub use decide::{decide, may_call_tools, tool_allowed};
 pub use facts::{Body, Credential, Facts, HttpMethod, MediaType, ProtocolHeaders};
 pub use outcome::{Charge, Charges, Decision, Denial, LocalAnswer, Outcome, Permit, RateKey, Rule, RuleSite, Window};
 pub use pattern::{InvalidPattern, Pattern, PatternSet};

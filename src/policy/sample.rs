@@ -89,6 +89,7 @@ impl Snapshot {
                 deny_tools: patterns("security.deny_tools", &["*.purge"]),
                 enable_write_tools: false,
                 write_tools_site: site("security.enable_write_tools"),
+                hide_denied_tools: false,
                 allow_origins: Vec::new(),
             },
             logging: LoggingPolicy { audit_enabled: true, redact_keys: Vec::new(), redactor: Redactor::default() },

@@ -155,6 +155,8 @@ pub struct SecurityPolicy {
     pub enable_write_tools: bool,
     /// Where `enable_write_tools` stands.
     pub write_tools_site: RuleSite,
+    /// Whether `tools/list` leaves out what its caller may not call.
+    pub hide_denied_tools: bool,
     /// Origins (scheme://host[:port], lower case) that may call MCP routes; a request without `Origin` passes.
     pub allow_origins: Vec<String>,
 }

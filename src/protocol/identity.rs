@@ -39,6 +39,9 @@ pub struct Identity {
     pub policy_digest: String,
     /// Whether an SSE answer is allowed (A4).
     pub streaming: bool,
+    /// Whether the caller's scopes reach `tools/call`; told only where the policy hides denied tools.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_call_tools: bool,
 }
 
 /// Why an identity was not accepted.
@@ -142,6 +145,7 @@ mod tests {
             policy_revision: 3,
             policy_digest: "0123456789abcdef".into(),
             streaming: true,
+            may_call_tools: true,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::base::Principal;
 use crate::limits::Verdict;
 use crate::policy::{
     AuthMode, Body, Credential, Decision, Denial, Facts, HttpMethod, Permit, ProtocolHeaders, Reason, Rule, Server,
-    Snapshot, Wire, decide,
+    Snapshot, Wire, decide, may_call_tools,
 };
 use crate::protocol::{self, Envelope, Id, Identity, Refused};
 use crate::proxy::asked::Asked;
@@ -387,6 +387,7 @@ impl Call<'_> {
             policy_revision: self.policy.revision,
             policy_digest: self.policy.digest.clone(),
             streaming: server.stream.enabled,
+            may_call_tools: self.policy.security.hide_denied_tools && may_call_tools(self.policy, server, principal),
         }
     }
 

@@ -1,7 +1,5 @@
-use serde_json::Value;
-
-use crate::executor::argument::{Arguments, Caps, Invalid, schema};
-use crate::executor::content::{Paging, depth_within};
+use crate::executor::argument::{Arguments, Caps, Invalid};
+use crate::executor::content::relatives::{Relatives, far_schema};
 use crate::executor::pipeline::{Plan, Tool};
 use crate::store::content;
 
@@ -9,29 +7,11 @@ pub(in crate::executor) const TOOL: Tool = Tool {
     name: "evo.content.ancestors",
     title: "Content Ancestors Tool",
     description: "What lies above a document, the top first.",
-    schema,
+    schema: |caps| far_schema(caps, "Levels above the document; all when absent."),
     validate,
 };
 
-fn schema(caps: &Caps) -> Value {
-    schema::object(
-        &["id", "limit"],
-        vec![
-            ("id", schema::id("The document.")),
-            ("depth", schema::depth(caps.depth, "Levels above the document; all when absent.")),
-            ("limit", schema::limit(caps.content_limit)),
-            ("offset", schema::offset(caps.content_offset)),
-        ],
-    )
-}
-
 fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid> {
-    let id = arguments.required_integer("id", 1);
-    let depth = arguments.integer("depth", 1);
-    let paging = Paging::read(arguments);
-    arguments.rules()?;
-    let page = paging.page(caps)?;
-    let depth = depth_within(depth, caps)?;
-    let query = Box::new(move |tables: &_, page| content::ancestors(tables, id, depth, page));
-    Ok(Plan { page: Some(page), model: None, query })
+    let Relatives { id, depth, page } = Relatives::far(arguments, caps)?;
+    Ok(Plan::list(page, move |tables, page| content::ancestors(tables, id, depth, page)))
 }

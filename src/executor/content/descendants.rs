@@ -1,7 +1,5 @@
-use serde_json::Value;
-
-use crate::executor::argument::{Arguments, Caps, Invalid, schema};
-use crate::executor::content::{Paging, depth_within};
+use crate::executor::argument::{Arguments, Caps, Invalid};
+use crate::executor::content::relatives::{Relatives, far_schema};
 use crate::executor::pipeline::{Plan, Tool};
 use crate::store::content;
 
@@ -9,29 +7,12 @@ pub(in crate::executor) const TOOL: Tool = Tool {
     name: "evo.content.descendants",
     title: "Content Descendants Tool",
     description: "What lies below a document, at most depth levels.",
-    schema,
+    schema: |caps| far_schema(caps, "Levels below the document; 1 when absent."),
     validate,
 };
 
-fn schema(caps: &Caps) -> Value {
-    schema::object(
-        &["id", "limit"],
-        vec![
-            ("id", schema::id("The document.")),
-            ("depth", schema::depth(caps.depth, "Levels below the document; 1 when absent.")),
-            ("limit", schema::limit(caps.content_limit)),
-            ("offset", schema::offset(caps.content_offset)),
-        ],
-    )
-}
-
 fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid> {
-    let id = arguments.required_integer("id", 1);
-    let depth = arguments.integer("depth", 1);
-    let paging = Paging::read(arguments);
-    arguments.rules()?;
-    let page = paging.page(caps)?;
-    let depth = depth_within(depth, caps)?.unwrap_or(1);
-    let query = Box::new(move |tables: &_, page| content::descendants(tables, id, depth, page));
-    Ok(Plan { page: Some(page), model: None, query })
+    let Relatives { id, depth, page } = Relatives::far(arguments, caps)?;
+    let depth = depth.unwrap_or(1);
+    Ok(Plan::list(page, move |tables, page| content::descendants(tables, id, depth, page)))
 }

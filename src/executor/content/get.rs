@@ -19,6 +19,5 @@ fn schema(_caps: &Caps) -> Value {
 fn validate(arguments: &mut Arguments<'_>, _caps: &Caps) -> Result<Plan, Invalid> {
     let id = arguments.required_integer("id", 1);
     arguments.rules()?;
-    let query = Box::new(move |tables: &_, _| content::item(tables, id));
-    Ok(Plan { page: None, model: None, query })
+    Ok(Plan::item(move |tables, _| content::item(tables, id)))
 }

@@ -4,6 +4,7 @@ pub(super) mod ancestors;
 pub(super) mod children;
 pub(super) mod descendants;
 pub(super) mod get;
+mod relatives;
 pub(super) mod root_tree;
 pub(super) mod search;
 pub(super) mod siblings;

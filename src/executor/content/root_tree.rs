@@ -30,6 +30,5 @@ fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid>
     arguments.rules()?;
     let page = paging.page(caps)?;
     let depth = depth_within(depth, caps)?.unwrap_or(1);
-    let query = Box::new(move |tables: &_, page| content::root_tree(tables, depth, page));
-    Ok(Plan { page: Some(page), model: None, query })
+    Ok(Plan::list(page, move |tables, page| content::root_tree(tables, depth, page)))
 }

@@ -62,6 +62,5 @@ fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid>
         None => Sort::Column(column, order),
     };
     let search = Search { parent, depth, published, deleted, template, hidemenu, sort };
-    let query = Box::new(move |tables: &_, page| content::search(tables, &search, page));
-    Ok(Plan { page: Some(page), model: None, query })
+    Ok(Plan::list(page, move |tables, page| content::search(tables, &search, page)))
 }

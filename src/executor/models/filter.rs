@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::executor::argument::{Arguments, Invalid, shown};
+use crate::executor::argument::{Arguments, Invalid, MOST_NEEDLE, shown};
 use crate::store::model::{Anchor, Comparison, Field, Filter, Kind, Model, Scalar, Test};
 
 /// How many conditions one call may have.
@@ -72,6 +72,9 @@ fn one(model: &Model, condition: &Value) -> Result<Filter, Invalid> {
         model.field(name).ok_or_else(|| invalid(format!("field {} is not allowed for {}", shown(name), model.name)))?;
     let op = text("op").ok_or_else(|| invalid("a condition needs an op"))?;
     let value = condition.get("value").unwrap_or(&Value::Null);
+    if holds_nul(value) {
+        return Err(invalid("a value must not hold U+0000"));
+    }
     let compare = |comparison| Ok(Test::Compare(comparison, scalar(field, value)?));
     let like = |anchor| Ok(Test::Like(anchor, needle(value)?));
     let test = match op.to_ascii_lowercase().as_str() {
@@ -130,7 +133,18 @@ fn members(field: Field, value: &Value) -> Result<Vec<Scalar>, Invalid> {
 }
 
 fn needle(value: &Value) -> Result<String, Invalid> {
-    plain(value).filter(|text| !text.is_empty()).ok_or_else(|| invalid("like needs a value that is not empty"))
+    let text =
+        plain(value).filter(|text| !text.is_empty()).ok_or_else(|| invalid("like needs a value that is not empty"))?;
+    if text.len() > MOST_NEEDLE { Err(invalid(format!("like takes at most {MOST_NEEDLE} bytes"))) } else { Ok(text) }
+}
+
+/// SQLite ends a pattern at U+0000 and so matches everything; PostgreSQL knows no such text.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(list) => list.iter().any(holds_nul),
+        _ => false,
+    }
 }
 
 fn plain(value: &Value) -> Option<String> {
