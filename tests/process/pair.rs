@@ -108,7 +108,7 @@ fn a_policy_change_reaches_both_processes_and_a_bad_file_neither() {
     let revisions = || doors.map(|door| get(door, "/status").json()["policy"]["revision"].clone());
     assert_eq!(call(mcp, "content", TOOL).status, 200);
     assert_eq!(revisions(), [1, 1]);
-    files.edit("policy.toml", "deny_tools = []\nlimits", "deny_tools = [\"evo.content.search\"]\nlimits");
+    files.edit("policy.toml", "security = { deny_tools = [] }", "security = { deny_tools = [\"evo.content.search\"] }");
     eventually("both have it", SOON, || (revisions() == [2, 2]).then_some(()));
     assert_eq!(call(mcp, "content", TOOL).status, 403);
 
