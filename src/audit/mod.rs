@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::denials::Denials;
 use self::file::{DailyFile, Sink};
-pub use self::record::Record;
+pub use self::record::{Lines, Record};
 pub use self::settings::{Durability, Settings};
 use crate::base::Clock;
 use crate::telemetry::{AuditDrop, Metrics, event};

@@ -47,7 +47,7 @@ pub struct Record {
 
 /// Writes records as JSON lines into a buffer that is reused.
 #[derive(Default)]
-pub(super) struct Lines {
+pub struct Lines {
     pub(super) buffer: Vec<u8>,
     numbers: itoa::Buffer,
     /// The second of `second_text`; lines of one second share its text.
@@ -56,8 +56,19 @@ pub(super) struct Lines {
 }
 
 impl Lines {
+    /// The lines so far.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Forgets the lines so far and keeps their room.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+    }
+
     /// Appends one line for `record`.
-    pub(super) fn record(&mut self, record: &Record) {
+    pub fn record(&mut self, record: &Record) {
         self.open(record.timestamp_ms);
         self.text("request_id", &record.request_id);
         self.optional_text("client_request_id", record.client_request_id.as_deref());

@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use aho_corasick::AhoCorasick;
+
 use crate::policy::RuleSite;
 
 const MAX_BYTES: usize = 256;
@@ -8,8 +10,8 @@ const MAX_BYTES: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
-    /// Where the first `*` stands.
-    star: Option<usize>,
+    /// Where the first and the last `*` stand.
+    stars: Option<(usize, usize)>,
 }
 
 /// Why a text is no pattern.
@@ -37,7 +39,7 @@ impl Pattern {
         }
         match text.chars().find(|c| !(c.is_ascii_alphanumeric() || "_./:-*".contains(*c))) {
             Some(foreign) => Err(InvalidPattern::Character(foreign)),
-            None => Ok(Self { text: text.to_owned(), star: text.find('*') }),
+            None => Ok(Self { text: text.to_owned(), stars: text.find('*').zip(text.rfind('*')) }),
         }
     }
 
@@ -47,39 +49,53 @@ impl Pattern {
         &self.text
     }
 
-    /// What stands before and behind the first `*`.
-    fn around_star(&self) -> Option<(&str, &str)> {
-        self.star.map(|star| (&self.text[..star], &self.text[star + 1..]))
-    }
-
     /// Whether the whole of `name` matches. Linear time, whatever the pattern.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let Some((head, rest)) = self.around_star() else { return self.text == name };
-        let Some(mut name) = name.strip_prefix(head) else { return false };
-        if rest.is_empty() {
-            return true;
+        let Some((first, last)) = self.stars else { return self.text == name };
+        let Some(mut name) = name.strip_prefix(&self.text[..first]) else { return false };
+        if first < last {
+            // Greedy from the left is enough: whatever an earlier piece leaves over, the `*` behind it takes.
+            for piece in self.text[first + 1..last].split('*').filter(|piece| !piece.is_empty()) {
+                let Some(at) = name.find(piece) else { return false };
+                name = &name[at + piece.len()..];
+            }
         }
-        let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
-        // Greedy from the left is enough: whatever an earlier piece leaves over, the `*` behind it takes.
-        for piece in middle.split('*').filter(|piece| !piece.is_empty()) {
-            let Some(at) = name.find(piece) else { return false };
-            name = &name[at + piece.len()..];
+        name.ends_with(&self.text[last + 1..])
+    }
+
+    /// The shape, as far as it decides how a set looks the pattern up.
+    fn shape(&self) -> Shape<'_> {
+        match self.stars {
+            None => Shape::Exact(&self.text),
+            Some((first, _)) if self.text[first..].bytes().all(|byte| byte == b'*') => {
+                Shape::Prefix(&self.text[..first])
+            }
+            Some(_) => Shape::Other(self.text.split('*').max_by_key(|piece| piece.len()).unwrap_or_default()),
         }
-        name.ends_with(tail)
     }
 }
 
+enum Shape<'a> {
+    Exact(&'a str),
+    /// `prefix*`
+    Prefix(&'a str),
+    /// Anything else, and its longest piece between stars, which every matching name holds. It is never empty.
+    Other(&'a str),
+}
+
 /// Many patterns, compiled so that the cost of a look-up hardly grows with their number (exact names in a hash,
-/// `prefix*` in a sorted structure, the rest in turn).
+/// `prefix*` in a sorted structure, the rest by one search for their longest pieces).
 #[derive(Clone, Debug, Default)]
 pub struct PatternSet {
     patterns: Vec<(Pattern, RuleSite)>,
     exact: HashMap<String, usize>,
     /// Sorted by text.
     prefixes: Vec<Prefix>,
-    /// Positions of the patterns of any other shape, in file order.
-    others: Vec<usize>,
+    /// Finds the pieces of the patterns of any other shape.
+    pieces: Option<AhoCorasick>,
+    /// The positions of the patterns with each piece, in file order.
+    owners: Vec<Vec<usize>>,
     /// Where the list itself stands, which decides about what no pattern matches.
     site: Option<RuleSite>,
 }
@@ -99,14 +115,17 @@ impl PatternSet {
     pub fn new(patterns: Vec<(Pattern, RuleSite)>) -> Self {
         let mut exact = HashMap::new();
         let mut heads: HashMap<&str, usize> = HashMap::new();
-        let mut others = Vec::new();
+        let mut pieces: HashMap<&str, Vec<usize>> = HashMap::new();
         for (position, (pattern, _)) in patterns.iter().enumerate() {
-            match pattern.around_star() {
-                None => drop(exact.entry(pattern.text.clone()).or_insert(position)),
-                Some((head, "")) => drop(heads.entry(head).or_insert(position)),
-                Some(_) => others.push(position),
+            match pattern.shape() {
+                Shape::Exact(name) => drop(exact.entry(name.to_owned()).or_insert(position)),
+                Shape::Prefix(head) => drop(heads.entry(head).or_insert(position)),
+                Shape::Other(piece) => pieces.entry(piece).or_default().push(position),
             }
         }
+        let (pieces, owners): (Vec<&str>, Vec<Vec<usize>>) = pieces.into_iter().unzip();
+        let pieces = (!pieces.is_empty())
+            .then(|| AhoCorasick::new(&pieces).expect("a policy holds less than gigabytes of patterns"));
         let mut heads: Vec<_> = heads.into_iter().collect();
         heads.sort_unstable();
         let mut prefixes: Vec<Prefix> = Vec::with_capacity(heads.len());
@@ -118,7 +137,7 @@ impl PatternSet {
             let first = parent.map_or(position, |at| prefixes[at].first.min(position));
             prefixes.push(Prefix { text: text.to_owned(), parent, first });
         }
-        Self { patterns, exact, prefixes, others, site: None }
+        Self { patterns, exact, prefixes, pieces, owners, site: None }
     }
 
     /// The same list, with its own place.
@@ -147,8 +166,15 @@ impl PatternSet {
             }
             at = prefix.parent;
         }
-        let earlier = self.others.iter().copied().take_while(|position| *position < first);
-        let first = earlier.into_iter().find(|position| self.patterns[*position].0.matches(name)).unwrap_or(first);
+        if let Some(pieces) = &self.pieces {
+            for found in pieces.find_overlapping_iter(name) {
+                for position in self.owners[found.pattern().as_usize()].iter().copied() {
+                    if position < first && self.patterns[position].0.matches(name) {
+                        first = position;
+                    }
+                }
+            }
+        }
         self.patterns.get(first).map(|(_, site)| site)
     }
 
@@ -179,6 +205,8 @@ mod tests {
             ("a*b*c", "acb", false),
             ("A*", "a", false),
             ("**", "x", true),
+            ("a**", "ab", true),
+            ("a**b", "ab", true),
         ];
         for (pattern, name, expected) in cases {
             assert_eq!(Pattern::new(pattern).unwrap().matches(name), expected, "{pattern} {name}");

@@ -383,7 +383,9 @@ fn compare(files: &Files, expected: &[(usize, Explanation, String)]) {
     ] {
         assert!(codes.contains(code), "the generator never met {code}: {codes:?}");
     }
-    for rule in ["servers[0].allow_tools[0]", "servers[1].deny_tools[0]", "security.deny_tools[0]", "allow_tools"] {
+    for rule in
+        ["servers[0].allow_tools[0]", "servers[1].deny_tools[0]", "security.deny_tools[0]", "servers[1].allow_tools"]
+    {
         assert!(rules.contains(rule), "the generator never met {rule}: {rules:?}");
     }
 }
