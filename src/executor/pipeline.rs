@@ -3,10 +3,11 @@
 use sea_query::SelectStatement;
 use serde_json::{Map, Value, json};
 
-use crate::executor::argument::{Arguments, Caps, Invalid};
+use crate::executor::argument::{Arguments, Caps, Invalid, shown};
 use crate::protocol::Identity;
-use crate::store::content::Document;
+use crate::store::content::{self, Document};
 use crate::store::model::{self, Model};
+use crate::store::variable::{Found, Named, Output, Tags, Unknown};
 use crate::store::{Error, Page, Pool, Reader, Row, Tables};
 
 /// A tool: what it is called, and its own stages.
@@ -19,7 +20,7 @@ pub(in crate::executor) struct Tool {
 }
 
 /// The query stage: the statement for some of the rows.
-type Query = Box<dyn Fn(&Tables, Page) -> SelectStatement + Send + Sync>;
+type Query = Box<dyn Fn(&Tables, &Found, Page) -> SelectStatement + Send + Sync>;
 
 /// A validated call.
 pub(in crate::executor) struct Plan {
@@ -27,7 +28,60 @@ pub(in crate::executor) struct Plan {
     pub page: Option<Page>,
     /// `None`: documents.
     pub model: Option<&'static Model>,
+    /// What is wanted of template variables, by name, and by what [`prepare`] found of that.
+    pub wanted: Named,
+    pub found: Found,
+    /// Whether tags are asked for, which not every site has.
+    pub tags: bool,
     pub query: Query,
+}
+
+impl Plan {
+    /// A plan for documents.
+    pub(in crate::executor) fn documents(
+        page: Option<Page>,
+        outputs: Vec<Output<String>>,
+        query: impl Fn(&Tables, &Found, Page) -> SelectStatement + Send + Sync + 'static,
+    ) -> Self {
+        let wanted = Named { outputs, ..Named::default() };
+        Self { page, model: None, wanted, found: Found::default(), tags: false, query: Box::new(query) }
+    }
+
+    /// A plan for rows of a model.
+    pub(in crate::executor) fn model(
+        page: Option<Page>,
+        model: &'static Model,
+        query: impl Fn(&Tables, Page) -> SelectStatement + Send + Sync + 'static,
+    ) -> Self {
+        let query: Query = Box::new(move |tables, _, page| query(tables, page));
+        Self { page, model: Some(model), wanted: Named::default(), found: Found::default(), tags: false, query }
+    }
+}
+
+/// The last stage of validation: what only the site can tell.
+///
+/// # Errors
+/// When the site's database cannot be asked; within, what is wrong with the arguments.
+pub(in crate::executor) async fn prepare(pool: &Pool, mut plan: Plan) -> Result<Result<Plan, Invalid>, Error> {
+    let names = plan.wanted.names();
+    if !names.is_empty() {
+        let variables = pool.variables(&names).await?;
+        plan.found = match plan.wanted.find(&variables) {
+            Ok(found) => found,
+            Err(unknown) => {
+                let (field, name) = match &unknown {
+                    Unknown::Filter(name) => ("tv_filters", name),
+                    Unknown::Sort(name) => ("tv_order", name),
+                };
+                let message = format!("The {field} field names an unknown template variable: {}.", shown(name));
+                return Ok(Err(Invalid::one(message)));
+            }
+        };
+    }
+    if plan.tags && !Tags::served(&pool.tables().await?) {
+        return Ok(Err(Invalid::one("The tags_data field cannot be used: this site keeps no tags.")));
+    }
+    Ok(Ok(plan))
 }
 
 /// How far a call has come, in items.
@@ -62,9 +116,11 @@ impl Traversal {
         caps: &Caps,
         step: Option<u64>,
     ) -> Result<Self, Error> {
+        // One statement sees one state by itself.
+        let reader = if step.is_some() { pool.snapshot().await? } else { pool.reader().await? };
         let step = step.unwrap_or(u64::MAX);
         let toolset_version = caps.toolset_version.clone();
-        Ok(Self { plan, toolset_version, reader: pool.reader().await?, step, items: Vec::new(), finished: false })
+        Ok(Self { plan, toolset_version, reader, step, items: Vec::new(), finished: false })
     }
 
     /// Queries and maps the next page; `None` when there is none left.
@@ -75,10 +131,10 @@ impl Traversal {
         let whole = self.plan.page.unwrap_or(Page { limit: 1, offset: 0 });
         let done = self.items.len() as u64;
         let page = Page { limit: self.step.min(whole.limit - done), offset: whole.offset + done };
-        let statement = (self.plan.query)(self.reader.tables(), page);
+        let statement = (self.plan.query)(self.reader.tables(), &self.plan.found, page);
         let rows = self.reader.fetch(&statement).await?;
         for row in &rows {
-            self.items.push(map(self.plan.model, row)?);
+            self.items.push(map(&self.plan, self.reader.tables(), row)?);
         }
         let done = self.items.len() as u64;
         self.finished = (rows.len() as u64) < page.limit || done >= whole.limit;
@@ -105,11 +161,19 @@ impl Traversal {
     }
 }
 
-fn map(model: Option<&'static Model>, row: &Row) -> Result<Value, Error> {
-    match model {
-        Some(model) => model::read(model, row),
-        None => Ok(serde_json::to_value(Document::read(row)?).unwrap_or_default()),
+fn map(plan: &Plan, tables: &Tables, row: &Row) -> Result<Value, Error> {
+    if let Some(model) = plan.model {
+        return model::read(tables, model, row);
     }
+    let mut document = serde_json::to_value(Document::read(row)?).unwrap_or_default();
+    if !plan.wanted.outputs.is_empty() {
+        let mut values = Map::with_capacity(plan.wanted.outputs.len());
+        for (at, output) in plan.wanted.outputs.iter().enumerate() {
+            values.insert(output.variable.clone(), row.text(content::COLUMNS.len() + at)?.into());
+        }
+        document["tvs"] = values.into();
+    }
+    Ok(document)
 }
 
 /// The `CallToolResult` of a structured result.

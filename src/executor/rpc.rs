@@ -204,7 +204,15 @@ async fn call_tool(
         (ArgumentsKind::Object, Some(Value::Object(arguments))) => arguments,
         _ => return Err(Failure::new(-32602, "arguments must be an object")),
     };
+    let failed = |error: store::Error| {
+        log_failure(&error, &identity.trace_id);
+        Failure::new(-32603, INTERNAL)
+    };
     let plan = match (tool.validate)(&mut Arguments::new(arguments), &caps) {
+        Ok(plan) => pipeline::prepare(&executor.pool, plan).await.map_err(failed)?,
+        Err(invalid) => Err(invalid),
+    };
+    let plan = match plan {
         Ok(plan) => plan,
         Err(invalid) if policy.compat.validation_as_rpc_error => {
             let data = json!({"messages": invalid.0});
@@ -218,10 +226,6 @@ async fn call_tool(
 
     let token = params.get("_meta").and_then(|meta| meta.get("progressToken"));
     let token = token.filter(|_| identity.streaming && envelope.has_progress_token && plan.page.is_some());
-    let failed = |error: store::Error| {
-        log_failure(&error, &identity.trace_id);
-        Failure::new(-32603, INTERNAL)
-    };
     let step = token.map(|_| stream::STEP);
     let mut traversal = Traversal::start(&executor.pool, plan, &caps, step).await.map_err(failed)?;
     if let Some(token) = token {

@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use crate::executor::argument::{Arguments, Caps, Invalid, schema};
-use crate::executor::content::Paging;
+use crate::executor::content::{Paging, variable};
 use crate::executor::pipeline::{Plan, Tool};
 use crate::store::content;
 
@@ -18,6 +18,7 @@ fn schema(caps: &Caps) -> Value {
         &["id", "limit"],
         vec![
             ("id", schema::id("The document.")),
+            ("with_tvs", variable::with_tvs_schema()),
             ("limit", schema::limit(caps.content_limit)),
             ("offset", schema::offset(caps.content_offset)),
         ],
@@ -27,8 +28,10 @@ fn schema(caps: &Caps) -> Value {
 fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid> {
     let id = arguments.required_integer("id", 1);
     let paging = Paging::read(arguments);
+    let with_tvs = variable::Shown::read(arguments);
     arguments.rules()?;
     let page = paging.page(caps)?;
-    let query = Box::new(move |tables: &_, page| content::children(tables, id, page));
-    Ok(Plan { page: Some(page), model: None, query })
+    let outputs = with_tvs.outputs()?;
+    let query = move |tables: &_, wanted: &_, page| content::children(tables, id, None, wanted, page);
+    Ok(Plan::documents(Some(page), outputs, query))
 }

@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use crate::executor::argument::{Arguments, Caps, Invalid, schema};
-use crate::executor::content::{Paging, depth_within};
+use crate::executor::content::{Paging, depth_within, variable};
 use crate::executor::pipeline::{Plan, Tool};
 use crate::store::content;
 
@@ -19,6 +19,7 @@ fn schema(caps: &Caps) -> Value {
         vec![
             ("id", schema::id("The document.")),
             ("depth", schema::depth(caps.depth, "Levels below the document; 1 when absent.")),
+            ("with_tvs", variable::with_tvs_schema()),
             ("limit", schema::limit(caps.content_limit)),
             ("offset", schema::offset(caps.content_offset)),
         ],
@@ -29,9 +30,11 @@ fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid>
     let id = arguments.required_integer("id", 1);
     let depth = arguments.integer("depth", 1);
     let paging = Paging::read(arguments);
+    let with_tvs = variable::Shown::read(arguments);
     arguments.rules()?;
     let page = paging.page(caps)?;
     let depth = depth_within(depth, caps)?.unwrap_or(1);
-    let query = Box::new(move |tables: &_, page| content::descendants(tables, id, depth, page));
-    Ok(Plan { page: Some(page), model: None, query })
+    let outputs = with_tvs.outputs()?;
+    let query = move |tables: &_, wanted: &_, page| content::descendants(tables, id, depth, wanted, page);
+    Ok(Plan::documents(Some(page), outputs, query))
 }

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::executor::argument::{Arguments, Invalid, shown};
-use crate::store::model::{Anchor, Comparison, Field, Filter, Kind, Model, Scalar, Test};
+use crate::store::model::{Field, Filter, Kind, Model, Scalar, Test};
+use crate::store::text::{Anchor, Comparison};
 
 /// How many conditions one call may have.
 const MOST: usize = 20;
@@ -135,7 +136,8 @@ fn needle(value: &Value) -> Result<String, Invalid> {
 
 fn plain(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.clone()),
+        // No column of PostgreSQL can hold a NUL, nor can a value to compare with.
+        Value::String(text) => (!text.contains('\0')).then(|| text.clone()),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(u8::from(*flag).to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,

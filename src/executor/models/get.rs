@@ -23,6 +23,5 @@ fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid>
     let id = arguments.required_integer("id", 1);
     arguments.rules()?;
     let model = allowed(name, caps)?;
-    let query = Box::new(move |tables: &_, _| model::item(tables, model, id));
-    Ok(Plan { page: None, model: Some(model), query })
+    Ok(Plan::model(None, model, move |tables, _| model::item(tables, model, id)))
 }

@@ -46,6 +46,6 @@ fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid>
         Invalid::one(format!("The order_by field is not allowed for {}: {}.", model.name, shown(sort)))
     })?;
     let listing = Listing { model, filters, sort, order: direction("order_dir", order_dir)? };
-    let query = Box::new(move |tables: &_, page| model::list(tables, &listing, page));
-    Ok(Plan { page: Some(Page { limit, offset }), model: Some(model), query })
+    let page = Page { limit, offset };
+    Ok(Plan::model(Some(page), model, move |tables, page| model::list(tables, &listing, page)))
 }

@@ -1,0 +1,42 @@
+use serde_json::Value;
+
+use crate::executor::argument::{Arguments, Caps, Invalid, schema};
+use crate::executor::content::{Bounds, Paging, variable};
+use crate::executor::pipeline::{Plan, Tool};
+use crate::store::content::{self, Siblings};
+
+pub(in crate::executor) const TOOL: Tool = Tool {
+    name: "evo.content.siblings_range",
+    title: "Content Siblings Range Tool",
+    description: "The other documents under the same parent whose menu index lies in a range.",
+    schema,
+    validate,
+};
+
+fn schema(caps: &Caps) -> Value {
+    schema::object(
+        &["id", "from", "limit"],
+        vec![
+            ("id", schema::id("The document.")),
+            ("from", schema::from()),
+            ("to", schema::to()),
+            ("with_tvs", variable::with_tvs_schema()),
+            ("limit", schema::limit(caps.content_limit)),
+            ("offset", schema::offset(caps.content_offset)),
+        ],
+    )
+}
+
+fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid> {
+    let id = arguments.required_integer("id", 1);
+    let bounds = Bounds::read(arguments);
+    let paging = Paging::read(arguments);
+    let with_tvs = variable::Shown::read(arguments);
+    arguments.rules()?;
+    let page = paging.page(caps)?;
+    let range = bounds.range()?;
+    let outputs = with_tvs.outputs()?;
+    let query =
+        move |tables: &_, wanted: &_, page| content::siblings(tables, id, Siblings::Within(range), wanted, page);
+    Ok(Plan::documents(Some(page), outputs, query))
+}
