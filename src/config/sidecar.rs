@@ -249,12 +249,18 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
             reader.problem(prefix.place, "`database.prefix` becomes part of table names", "use letters, digits and _");
         }
         let settings = store::Settings {
-            url: database_url(&database, &env, &["sqlite://"]),
+            url: database_url(&database, &env, &store::SCHEMES),
+            password: database.secret("password", &env, false).map(|(secret, _)| secret),
             prefix: prefix.text,
             max_connections: database.integer("max_connections", (1, 1000), Some(8)),
             acquire_timeout: Duration::from_millis(
                 database.integer("acquire_timeout_ms", (1, 600_000), Some(2000)).into(),
             ),
+            statement_timeout: Duration::from_millis(
+                database.integer("statement_timeout_ms", (1, 600_000), Some(10_000)).into(),
+            ),
+            idle_timeout: database.duration("idle_timeout", Duration::from_secs(300)),
+            max_lifetime: database.duration("max_lifetime", Duration::from_secs(1800)),
         };
         database.close();
         root.close();

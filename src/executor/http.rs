@@ -48,7 +48,7 @@ impl Executor {
     pub async fn ready(&self) -> Result<(), String> {
         self.pool.ready().await.map_err(|error| {
             tracing::warn!(%error, "executor: database not ready");
-            "database does not answer".to_owned()
+            error.reason().to_owned()
         })
     }
 }

@@ -2,15 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::executor::argument::{Arguments, Invalid, shown};
-use crate::store::model::{Anchor, Comparison, Field, Filter, Kind, Model, Scalar, Test};
+use crate::executor::argument::{Arguments, Invalid, MOST_NEEDLE, shown};
+use crate::store::model::{Field, Filter, Kind, Model, Scalar, Test};
+use crate::store::text::{Anchor, Comparison};
 
 /// How many conditions one call may have.
 const MOST: usize = 20;
 /// How many values one `in` may have.
 const MOST_VALUES: usize = 200;
-/// How long the text of a `like` may be, in bytes. SQLite fails on patterns over 50,000.
-const MOST_NEEDLE: usize = 10_000;
 
 pub(super) fn schema() -> Value {
     json!({
