@@ -296,6 +296,46 @@ async fn a_reader_that_leaves_ends_the_query() {
 }
 
 #[tokio::test]
+async fn a_caller_that_leaves_ends_a_call_without_progress_too() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let site = site(0).await;
+    // Nobody gets a connection, so that the call is at work until its caller leaves.
+    let _held = (site.pool.reader().await.unwrap(), site.pool.reader().await.unwrap());
+    let listen = Listen::Unix(site._directory.path().join("executor.sock"));
+    let listener = Listener::bind(&listen).await.unwrap();
+    let server = tokio::spawn(serve(listener, site.executor.clone(), std::future::pending()));
+    let Listen::Unix(path) = listen else { unreachable!() };
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let at_work = async |expected: bool, idle: usize| {
+        tokio::time::timeout(Duration::from_secs(10), async {
+            while (Arc::strong_count(&site.executor) > idle) != expected {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    };
+    let (identity, _) = sign_identity(&caller(), TRAVERSAL.as_bytes(), None, 0);
+    let ask = |header: &str| {
+        let length = TRAVERSAL.len();
+        format!("POST /mcp/content HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{header}\r\n{TRAVERSAL}")
+    };
+    // A first answer, so that what the connection itself holds is counted as idle.
+    stream.write_all(ask("").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}}") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    let idle = Arc::strong_count(&site.executor);
+    stream.write_all(ask(&format!("{IDENTITY_HEADER}: {identity}\r\n")).as_bytes()).await.unwrap();
+    at_work(true, idle).await.expect("the call begins");
+    drop(stream);
+    at_work(false, idle).await.expect("the call ends with its caller");
+    assert_eq!(site.pool.statements(), 0);
+    server.abort();
+}
+
+#[tokio::test]
 async fn a_database_that_is_down_is_told_in_general_words() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("missing.sqlite");
