@@ -84,11 +84,17 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
         }
         let settings = store::Settings {
             url: database_url(&database, &env),
+            password: database.secret("password", &env, false).map(|(secret, _)| secret),
             prefix: prefix.text,
             max_connections: database.integer("max_connections", (1, 1000), Some(8)),
             acquire_timeout: Duration::from_millis(
                 database.integer("acquire_timeout_ms", (1, 600_000), Some(2000)).into(),
             ),
+            statement_timeout: Duration::from_millis(
+                database.integer("statement_timeout_ms", (1, 600_000), Some(10_000)).into(),
+            ),
+            idle_timeout: database.duration("idle_timeout", Duration::from_secs(300)),
+            max_lifetime: database.duration("max_lifetime", Duration::from_secs(1800)),
         };
         database.close();
         root.refuse(
@@ -105,18 +111,16 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
 fn database_url(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> Secret {
     let Some((secret, place)) = section.secret("url", env, true) else {
         if section.lacks(&["url", "url_env", "url_file"]) {
-            let fix = "set url = \"sqlite://PATH\", url_env or url_file";
+            let fix = "set url = \"sqlite://PATH\" (or mysql://, postgres://), url_env or url_file";
             section.reader.problem(section.place, format!("`{}` is missing", section.key("url")), fix);
         }
         return Secret::new("");
     };
     let text = String::from_utf8_lossy(secret.expose()).into_owned();
     let fix = match text.split_once("://").map(|(scheme, _)| scheme) {
-        Some("sqlite") => None,
-        Some("mysql" | "mariadb" | "postgres" | "postgresql" | "pgsql") => {
-            Some("this version reads SQLite only: begin it with sqlite://")
-        }
-        _ => Some("write sqlite://PATH"),
+        _ if store::SCHEMES.iter().any(|scheme| text.starts_with(scheme)) => None,
+        Some("pgsql") => Some("write postgres://user@host/database"),
+        _ => Some("write sqlite://PATH, mysql://user@host/database or postgres://user@host/database"),
     };
     if let Some(fix) = fix {
         // The place's text may be the secret itself: point at the table instead.

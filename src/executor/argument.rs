@@ -4,9 +4,6 @@ use serde_json::{Map, Value, json};
 
 use crate::policy::{Server, Snapshot};
 
-/// Arguments that belong to template variables and are refused while those are not served.
-const UNSERVED: [&str; 4] = ["with_tvs", "tv_filters", "tv_order", "tags_data"];
-
 /// How long the text of a `like` may be, in bytes. SQLite fails on patterns over 50,000.
 pub(in crate::executor) const MOST_NEEDLE: usize = 10_000;
 
@@ -104,18 +101,28 @@ impl<'a> Arguments<'a> {
     /// An optional boolean: true, false, 0, 1, "0", "1".
     pub(in crate::executor) fn boolean(&mut self, name: &str) -> Option<bool> {
         let value = self.value(name)?;
-        let read = match value {
+        let read = Self::flag(value);
+        if read.is_none() {
+            self.broken.push(format!("The {name} field must be true or false."));
+        }
+        read
+    }
+
+    /// What counts as true or false, wherever it stands.
+    pub(in crate::executor) fn flag(value: &Value) -> Option<bool> {
+        match value {
             Value::Bool(value) => Some(*value),
             Value::Number(number) if number.as_i64() == Some(0) => Some(false),
             Value::Number(number) if number.as_i64() == Some(1) => Some(true),
             Value::String(text) if text == "0" => Some(false),
             Value::String(text) if text == "1" => Some(true),
             _ => None,
-        };
-        if read.is_none() {
-            self.broken.push(format!("The {name} field must be true or false."));
         }
-        read
+    }
+
+    /// What counts as an integer, wherever it stands.
+    pub(in crate::executor) fn whole(value: &Value) -> Option<i64> {
+        integer(value)
     }
 
     /// A broken rule that the caller found by itself.
@@ -128,11 +135,6 @@ impl<'a> Arguments<'a> {
     /// # Errors
     /// All that were broken.
     pub(in crate::executor) fn rules(&mut self) -> Result<(), Invalid> {
-        for name in UNSERVED {
-            if self.value(name).is_some() {
-                self.broken.push(format!("The {name} argument is not available on this server."));
-            }
-        }
         if self.broken.is_empty() { Ok(()) } else { Err(Invalid(std::mem::take(&mut self.broken))) }
     }
 
@@ -219,6 +221,14 @@ pub(in crate::executor) mod schema {
 
     pub(in crate::executor) fn id(description: &str) -> Value {
         json!({"type": "integer", "minimum": 1, "description": description})
+    }
+
+    pub(in crate::executor) fn from() -> Value {
+        json!({"type": "integer", "minimum": 0, "description": "The lowest menu index."})
+    }
+
+    pub(in crate::executor) fn to() -> Value {
+        optional_integer(0, "The highest menu index; none when absent.")
     }
 
     pub(in crate::executor) fn depth(cap: i64, description: &str) -> Value {

@@ -69,7 +69,7 @@ impl Executor {
                 if !self.database_away.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "executor: the database does not answer");
                 }
-                Err("database does not answer".to_owned())
+                Err(error.reason().to_owned())
             }
         }
     }

@@ -7,8 +7,7 @@
 //! A tool is one file with its stages in order (validate, authorize, query, map, paginate, respond; those that all
 //! tools share are in [`pipeline`]), and one line in [`registry`].
 //!
-//! Non-goals: tokens, scopes, rates and caps on bytes (the sidecar's), writing, template variables (their arguments
-//! are refused until they are served).
+//! Non-goals: tokens, scopes, rates and caps on bytes (the sidecar's), writing.
 
 mod argument;
 mod content;

@@ -1,17 +1,19 @@
 //! The stages of a call that all tools share, and how a tool describes its own.
 //!
-//! A call runs through them in this order, which `rpc` drives: the tool's own `validate` makes a [`Plan`];
-//! [`authorize`] lets it pass; [`Traversal::advance`] paginates, queries and maps as often as there are pages;
-//! [`Traversal::respond`] makes the structured result, and [`success`] its envelope.
+//! A call runs through them in this order, which `rpc` drives: the tool's own `validate` makes a [`Plan`], and
+//! [`prepare`] adds what only the site can tell; [`authorize`] lets it pass; [`Traversal::advance`] paginates, queries
+//! and maps as often as there are pages; [`Traversal::respond`] makes the structured result, and [`success`] its
+//! envelope.
 
 use rmcp::model::{CallToolResult, ContentBlock, ServerResult};
 use sea_query::SelectStatement;
 use serde_json::{Map, Value, json};
 
-use crate::executor::argument::{Arguments, Caps, Invalid};
+use crate::executor::argument::{Arguments, Caps, Invalid, shown};
 use crate::protocol::Identity;
-use crate::store::content::Document;
+use crate::store::content::{self, Document};
 use crate::store::model::{self, Model};
+use crate::store::variable::{Found, Named, Output, Tags, Unknown};
 use crate::store::{Error, Page, Pool, Reader, Row, Tables};
 
 /// A tool: what it is called, and its own stages.
@@ -24,7 +26,7 @@ pub(in crate::executor) struct Tool {
 }
 
 /// The query stage: the statement for some of the rows.
-type Query = Box<dyn Fn(&Tables, Page) -> SelectStatement + Send + Sync>;
+type Query = Box<dyn Fn(&Tables, &Found, Page) -> SelectStatement + Send + Sync>;
 
 /// A validated call.
 pub(in crate::executor) struct Plan {
@@ -32,27 +34,60 @@ pub(in crate::executor) struct Plan {
     pub page: Option<Page>,
     /// `None`: documents.
     model: Option<&'static Model>,
+    /// What is wanted of template variables, by name, and by what [`prepare`] found of that.
+    pub wanted: Named,
+    found: Found,
+    /// Whether tags are asked for, which not every site has.
+    pub tags: bool,
     query: Query,
 }
 
 impl Plan {
-    /// Documents, of which `page` is asked for. `query` is called with a part of that page, once for each part.
-    pub(in crate::executor) fn list(
-        page: Page,
+    /// A plan for documents.
+    pub(in crate::executor) fn documents(
+        page: Option<Page>,
+        outputs: Vec<Output<String>>,
+        query: impl Fn(&Tables, &Found, Page) -> SelectStatement + Send + Sync + 'static,
+    ) -> Self {
+        let wanted = Named { outputs, ..Named::default() };
+        Self { page, model: None, wanted, found: Found::default(), tags: false, query: Box::new(query) }
+    }
+
+    /// A plan for rows of a model.
+    pub(in crate::executor) fn model(
+        page: Option<Page>,
+        model: &'static Model,
         query: impl Fn(&Tables, Page) -> SelectStatement + Send + Sync + 'static,
     ) -> Self {
-        Self { page: Some(page), model: None, query: Box::new(query) }
+        let query: Query = Box::new(move |tables, _, page| query(tables, page));
+        Self { page, model: Some(model), wanted: Named::default(), found: Found::default(), tags: false, query }
     }
+}
 
-    /// One document, or none.
-    pub(in crate::executor) fn item(query: impl Fn(&Tables, Page) -> SelectStatement + Send + Sync + 'static) -> Self {
-        Self { page: None, model: None, query: Box::new(query) }
+/// The last stage of validation: what only the site can tell.
+///
+/// # Errors
+/// When the site's database cannot be asked; within, what is wrong with the arguments.
+pub(in crate::executor) async fn prepare(pool: &Pool, mut plan: Plan) -> Result<Result<Plan, Invalid>, Error> {
+    let names = plan.wanted.names();
+    if !names.is_empty() {
+        let variables = pool.variables(&names).await?;
+        plan.found = match plan.wanted.find(&variables) {
+            Ok(found) => found,
+            Err(unknown) => {
+                let (field, name) = match &unknown {
+                    Unknown::Filter(name) => ("tv_filters", name),
+                    Unknown::Sort(name) => ("tv_order", name),
+                };
+                let message = format!("The {field} field names an unknown template variable: {}.", shown(name));
+                return Ok(Err(Invalid::one(message)));
+            }
+        };
     }
-
-    /// The same with rows of a model instead of documents.
-    pub(in crate::executor) fn of(self, model: &'static Model) -> Self {
-        Self { model: Some(model), ..self }
+    if plan.tags && !Tags::served(&pool.tables().await?) {
+        return Ok(Err(Invalid::one("The tags_data field cannot be used: this site keeps no tags.")));
     }
+    Ok(Ok(plan))
 }
 
 /// How far a call has come, in items.
@@ -87,9 +122,11 @@ impl Traversal {
         caps: &Caps,
         step: Option<u64>,
     ) -> Result<Self, Error> {
+        // One statement sees one state by itself.
+        let reader = if step.is_some() { pool.snapshot().await? } else { pool.reader().await? };
         let step = step.unwrap_or(u64::MAX);
         let toolset_version = caps.toolset_version.clone();
-        Ok(Self { plan, toolset_version, reader: pool.reader().await?, step, items: Vec::new(), finished: false })
+        Ok(Self { plan, toolset_version, reader, step, items: Vec::new(), finished: false })
     }
 
     /// The next page, in three stages; `None` when there is none left.
@@ -116,16 +153,13 @@ impl Traversal {
     }
 
     async fn query(&mut self, page: Page) -> Result<Vec<Row>, Error> {
-        let statement = (self.plan.query)(self.reader.tables(), page);
+        let statement = (self.plan.query)(self.reader.tables(), &self.plan.found, page);
         self.reader.fetch(&statement).await
     }
 
     fn map(&mut self, rows: &[Row]) -> Result<(), Error> {
         for row in rows {
-            self.items.push(match self.plan.model {
-                Some(model) => model::read(model, row)?,
-                None => serde_json::to_value(Document::read(row)?).unwrap_or_default(),
-            });
+            self.items.push(item(&self.plan, self.reader.tables(), row)?);
         }
         Ok(())
     }
@@ -148,6 +182,21 @@ impl Traversal {
             None => json!({"item": self.items.into_iter().next(), "meta": meta}),
         }
     }
+}
+
+fn item(plan: &Plan, tables: &Tables, row: &Row) -> Result<Value, Error> {
+    if let Some(model) = plan.model {
+        return model::read(tables, model, row);
+    }
+    let mut document = serde_json::to_value(Document::read(row)?).unwrap_or_default();
+    if !plan.wanted.outputs.is_empty() {
+        let mut values = Map::with_capacity(plan.wanted.outputs.len());
+        for (at, output) in plan.wanted.outputs.iter().enumerate() {
+            values.insert(output.variable.clone(), row.text(content::COLUMNS.len() + at)?.into());
+        }
+        document["tvs"] = values.into();
+    }
+    Ok(document)
 }
 
 /// The result that a structured value is, beside itself as one block of compact JSON.

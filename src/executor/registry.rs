@@ -10,6 +10,11 @@ pub(in crate::executor) static TOOLS: &[Tool] = &[
     content::ancestors::TOOL,
     content::children::TOOL,
     content::siblings::TOOL,
+    content::neighbors::TOOL,
+    content::prev_siblings::TOOL,
+    content::next_siblings::TOOL,
+    content::children_range::TOOL,
+    content::siblings_range::TOOL,
     models::list::TOOL,
     models::get::TOOL,
 ];

@@ -141,7 +141,12 @@ impl Desk<'_> {
         let call: CallParams = params(body)?;
         let caps = Caps::of(self.policy, self.server);
 
-        let plan = match (tool.validate)(&mut Arguments::new(&call.arguments), &caps) {
+        let failed = |error| failed(&error, &self.caller.trace_id);
+        let valid = match (tool.validate)(&mut Arguments::new(&call.arguments), &caps) {
+            Ok(plan) => pipeline::prepare(&self.executor.pool, plan).await.map_err(failed)?,
+            Err(refused) => Err(refused),
+        };
+        let plan = match valid {
             Ok(plan) => plan,
             Err(refused) if self.policy.compat.validation_as_rpc_error => {
                 return Err(ErrorData::invalid_params("Invalid arguments", Some(json!({"messages": refused.0}))));
@@ -153,7 +158,6 @@ impl Desk<'_> {
         }
 
         let token = if self.caller.streaming && plan.page.is_some() { call.progress_token(envelope) } else { None };
-        let failed = |error| failed(&error, &self.caller.trace_id);
         let step = token.as_ref().map(|_| stream::STEP);
         let mut traversal = Traversal::start(&self.executor.pool, plan, &caps, step).await.map_err(failed)?;
         if let Some(token) = token {

@@ -3,15 +3,18 @@
 //! The closure table has one row per (ancestor, descendant) with their distance, self rows at distance 0 included;
 //! roots have parent 0 and no ancestor row for it.
 
-use sea_query::{Condition, Expr, ExprTrait, JoinType, Order, Query, SelectStatement};
+use sea_query::{Alias, Condition, Expr, ExprTrait, JoinType, Order, Query, SelectStatement};
 
+use crate::store::text::{self, Key};
+use crate::store::variable::{self, Found, Joins, Tags};
 use crate::store::{Error, Page, Row, Tables};
 
 const DOCUMENT: &str = "site_content";
 const CLOSURE: &str = "site_content_closure";
+pub(in crate::store) const TABLES: [&str; 2] = [DOCUMENT, CLOSURE];
 
 /// The columns of a document, in the order of the item.
-const COLUMNS: [&str; 17] = [
+pub const COLUMNS: [&str; 17] = [
     "id",
     "parent",
     "pagetitle",
@@ -83,7 +86,7 @@ impl Document {
     }
 }
 
-/// How [`search`] sorts; ids break ties upwards.
+/// How [`search`] sorts after its variables; ids break ties upwards.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sort {
     /// By one of the sortable columns.
@@ -102,21 +105,48 @@ pub struct Search {
     pub deleted: bool,
     pub template: Option<i64>,
     pub hidemenu: Option<bool>,
+    pub tags: Option<Tags>,
     pub sort: Sort,
+}
+
+/// Menu indexes, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub from: i64,
+    /// `None`: open.
+    pub to: Option<i64>,
+}
+
+/// Which documents under the same parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Siblings {
+    All,
+    /// Those whose menu index is one less or one more.
+    Neighbors,
+    /// Those with a lower one, the nearest first.
+    Previous,
+    /// Those with a higher one.
+    Next,
+    Within(Range),
+}
+
+/// A statement before it is sorted and cut into pages.
+struct Selection {
+    statement: SelectStatement,
+    /// The first key counts most; the last one must be unique.
+    order: Vec<Key>,
 }
 
 /// Documents by property, and by place when `parent` is given.
 #[must_use]
-pub fn search(tables: &Tables, search: &Search, page: Page) -> SelectStatement {
+pub fn search(tables: &Tables, search: &Search, wanted: &Found, page: Page) -> SelectStatement {
     let mut statement = documents(tables, search.deleted);
     match search.parent {
         None => {}
         Some(0) => {
-            below_roots(&mut statement, tables, search.depth);
+            statement.and_where(below_roots(tables, search.depth, false));
         }
-        Some(parent) => {
-            below(&mut statement, tables, parent, search.depth);
-        }
+        Some(parent) => below(&mut statement, tables, parent, search.depth),
     }
     if let Some(published) = search.published {
         statement.and_where(column("published").eq(i64::from(published)));
@@ -125,94 +155,142 @@ pub fn search(tables: &Tables, search: &Search, page: Page) -> SelectStatement {
         statement.and_where(column("template").eq(template));
     }
     if let Some(hidemenu) = search.hidemenu {
-        statement.and_where(column("hidemenu").eq(hidemenu));
+        statement.and_where(text::flag(tables.dialect(), column("hidemenu")).eq(i64::from(hidemenu)));
     }
-    match &search.sort {
-        Sort::Column(name, order) => statement.order_by(("c", *name), order.clone()),
+    if let Some(tags) = &search.tags {
+        statement.and_where(variable::tagged(tables, tags));
+    }
+    let joins = Joins::of(tables, wanted);
+    joins.join(&mut statement);
+    for filter in &wanted.filters {
+        statement.and_where(joins.condition(filter));
+    }
+    let mut order: Vec<Key> = wanted.sorts.iter().map(|sort| joins.key(sort)).collect();
+    order.push(match &search.sort {
+        Sort::Column("pagetitle", order) => Key::of(text::exact(tables.dialect(), column("pagetitle")), order.clone()),
+        Sort::Column(name, order) => Key::of(column(name), order.clone()),
         Sort::Date(order) => {
             let date = Expr::case(column("pub_date").ne(0_i64), column("pub_date")).finally(column("createdon"));
-            statement.order_by_expr(date.into(), order.clone())
+            Key::of(date.into(), order.clone())
         }
-    };
+    });
     if !matches!(search.sort, Sort::Column("id", _)) {
-        statement.order_by(("c", "id"), Order::Asc);
+        order.push(Key::of(column("id"), Order::Asc));
     }
-    paged(statement, page)
+    Selection { statement, order }.page(tables, wanted, page)
 }
 
 /// One document, or none.
 #[must_use]
-pub fn item(tables: &Tables, id: i64) -> SelectStatement {
+pub fn item(tables: &Tables, id: i64, wanted: &Found) -> SelectStatement {
     let mut statement = documents(tables, false);
     statement.and_where(column("id").eq(id));
-    paged(statement, Page { limit: 1, offset: 0 })
+    Selection { statement, order: Vec::new() }.page(tables, wanted, Page { limit: 1, offset: 0 })
 }
 
 /// The live roots and what lies at most `depth` levels below each.
 #[must_use]
-pub fn root_tree(tables: &Tables, depth: i64, page: Page) -> SelectStatement {
+pub fn root_tree(tables: &Tables, depth: i64, wanted: &Found, page: Page) -> SelectStatement {
     let mut statement = documents(tables, false);
-    below_roots(&mut statement, tables, depth);
-    statement.and_where(Expr::col(("r", "deleted")).eq(0_i64)).order_by(("c", "id"), Order::Asc);
-    paged(statement, page)
+    statement.and_where(below_roots(tables, depth, true));
+    Selection { statement, order: vec![Key::of(column("id"), Order::Asc)] }.page(tables, wanted, page)
 }
 
 /// What lies below a document.
 #[must_use]
-pub fn descendants(tables: &Tables, id: i64, depth: i64, page: Page) -> SelectStatement {
+pub fn descendants(tables: &Tables, id: i64, depth: i64, wanted: &Found, page: Page) -> SelectStatement {
     let mut statement = documents(tables, false);
     below(&mut statement, tables, id, depth);
-    statement
-        .order_by(("c", "parent"), Order::Asc)
-        .order_by(("c", "menuindex"), Order::Asc)
-        .order_by(("c", "id"), Order::Asc);
-    paged(statement, page)
+    let order = ["parent", "menuindex", "id"].map(|name| Key::of(column(name), Order::Asc));
+    Selection { statement, order: order.into() }.page(tables, wanted, page)
 }
 
 /// What lies above a document, the root first.
 #[must_use]
-pub fn ancestors(tables: &Tables, id: i64, depth: Option<i64>, page: Page) -> SelectStatement {
+pub fn ancestors(tables: &Tables, id: i64, depth: Option<i64>, wanted: &Found, page: Page) -> SelectStatement {
     let mut statement = documents(tables, false);
     let on = Condition::all().add(closure("ancestor").equals(("c", "id"))).add(closure("descendant").eq(id));
     statement.join(JoinType::InnerJoin, tables.table(CLOSURE, "k"), on).and_where(closure("depth").gt(0_i64));
     if let Some(depth) = depth {
         statement.and_where(closure("depth").lte(depth));
     }
-    statement.order_by(("k", "depth"), Order::Desc).order_by(("c", "id"), Order::Asc);
-    paged(statement, page)
+    let order = vec![Key::of(closure("depth"), Order::Desc), Key::of(column("id"), Order::Asc)];
+    Selection { statement, order }.page(tables, wanted, page)
 }
 
 /// The documents directly below one.
 #[must_use]
-pub fn children(tables: &Tables, id: i64, page: Page) -> SelectStatement {
+pub fn children(tables: &Tables, id: i64, range: Option<Range>, wanted: &Found, page: Page) -> SelectStatement {
     let mut statement = documents(tables, false);
-    statement
-        .and_where(column("parent").eq(id))
-        .order_by(("c", "menuindex"), Order::Asc)
-        .order_by(("c", "id"), Order::Asc);
-    paged(statement, page)
+    statement.and_where(column("parent").eq(id));
+    if let Some(range) = range {
+        within(&mut statement, range);
+    }
+    Selection { statement, order: menu(Order::Asc) }.page(tables, wanted, page)
 }
 
-/// The other documents under the same parent; none when the document itself is missing or deleted.
+/// Other documents under the same parent; none when the document itself is missing or deleted.
 #[must_use]
-pub fn siblings(tables: &Tables, id: i64, page: Page) -> SelectStatement {
+pub fn siblings(tables: &Tables, id: i64, which: Siblings, wanted: &Found, page: Page) -> SelectStatement {
     let mut statement = documents(tables, false);
-    let on = Condition::all()
-        .add(Expr::col(("s", "parent")).equals(("c", "parent")))
-        .add(Expr::col(("s", "id")).eq(id))
-        .add(Expr::col(("s", "deleted")).eq(0_i64));
-    statement
-        .join(JoinType::InnerJoin, tables.table(DOCUMENT, "s"), on)
-        .and_where(column("id").ne(id))
-        .order_by(("c", "menuindex"), Order::Asc)
-        .order_by(("c", "id"), Order::Asc);
-    paged(statement, page)
+    let own = |name: &'static str| Expr::col(("s", name));
+    let on =
+        Condition::all().add(own("parent").equals(("c", "parent"))).add(own("id").eq(id)).add(own("deleted").eq(0_i64));
+    statement.join(JoinType::InnerJoin, tables.table(DOCUMENT, "s"), on).and_where(column("id").ne(id));
+    match which {
+        Siblings::All => {}
+        Siblings::Neighbors => {
+            // Sums only: an unsigned column has nothing below 0.
+            let before = column("menuindex").add(1_i64).eq(own("menuindex"));
+            let after = own("menuindex").add(1_i64).eq(column("menuindex"));
+            statement.cond_where(Condition::any().add(before).add(after));
+        }
+        Siblings::Previous => {
+            statement.and_where(column("menuindex").lt(own("menuindex")));
+        }
+        Siblings::Next => {
+            statement.and_where(column("menuindex").gt(own("menuindex")));
+        }
+        Siblings::Within(range) => within(&mut statement, range),
+    }
+    let order = if which == Siblings::Previous { menu(Order::Desc) } else { menu(Order::Asc) };
+    Selection { statement, order }.page(tables, wanted, page)
+}
+
+impl Selection {
+    /// The page's statement. Values that are only shown are looked up for its rows, not for all that were sorted; the
+    /// keys go along, since the order of a subquery promises nothing about what is made of it.
+    fn page(self, tables: &Tables, wanted: &Found, page: Page) -> SelectStatement {
+        let Self { statement: mut inner, order } = self;
+        let dialect = tables.dialect();
+        for key in &order {
+            key.clone().sort(dialect, &mut inner);
+        }
+        inner.limit(page.limit).offset(page.offset);
+        if wanted.outputs.is_empty() {
+            return inner;
+        }
+        let mut outer = Query::select();
+        for name in COLUMNS {
+            outer.column(("p", name));
+        }
+        for output in &wanted.outputs {
+            outer.expr(variable::shown(tables, output));
+        }
+        for (at, key) in order.into_iter().enumerate() {
+            let name = Alias::new(format!("key{at}"));
+            inner.expr_as(key.by, name.clone());
+            Key { by: Expr::col(("p", name)), ..key }.sort(dialect, &mut outer);
+        }
+        outer.from_subquery(inner, "p");
+        outer
+    }
 }
 
 fn documents(tables: &Tables, deleted: bool) -> SelectStatement {
     let mut statement = Query::select();
     for name in COLUMNS {
-        statement.column(("c", name));
+        statement.expr_as(tables.column(DOCUMENT, "c", name), name);
     }
     statement.from(tables.table(DOCUMENT, "c"));
     statement.and_where(column("deleted").eq(i64::from(deleted)));
@@ -227,19 +305,31 @@ fn below(statement: &mut SelectStatement, tables: &Tables, ancestor: i64, depth:
         .and_where(closure("depth").lte(depth));
 }
 
-fn below_roots(statement: &mut SelectStatement, tables: &Tables, depth: i64) {
-    let root = Condition::all()
-        .add(Expr::col(("r", "id")).equals(("k", "ancestor")))
-        .add(Expr::col(("r", "parent")).eq(0_i64));
-    statement
-        .join(JoinType::InnerJoin, tables.table(CLOSURE, "k"), closure("descendant").equals(("c", "id")))
-        .join(JoinType::InnerJoin, tables.table(DOCUMENT, "r"), root)
+/// Below (or itself) a root. A document that stale rows put below two roots is still one document.
+fn below_roots(tables: &Tables, depth: i64, live: bool) -> Expr {
+    let root = |name: &'static str| Expr::col(("r", name));
+    let mut descendants = Query::select();
+    descendants
+        .column(("k", "descendant"))
+        .from(tables.table(CLOSURE, "k"))
+        .join(JoinType::InnerJoin, tables.table(DOCUMENT, "r"), root("id").equals(("k", "ancestor")))
+        .and_where(root("parent").eq(0_i64))
         .and_where(closure("depth").lte(depth));
+    if live {
+        descendants.and_where(root("deleted").eq(0_i64));
+    }
+    column("id").in_subquery(descendants)
 }
 
-fn paged(mut statement: SelectStatement, page: Page) -> SelectStatement {
-    statement.limit(page.limit).offset(page.offset);
-    statement
+fn within(statement: &mut SelectStatement, range: Range) {
+    statement.and_where(column("menuindex").gte(range.from));
+    if let Some(to) = range.to {
+        statement.and_where(column("menuindex").lte(to));
+    }
+}
+
+fn menu(order: Order) -> Vec<Key> {
+    vec![Key::of(column("menuindex"), order.clone()), Key::of(column("id"), order)]
 }
 
 fn column(name: &'static str) -> Expr {

@@ -1,6 +1,11 @@
+use std::sync::Arc;
+
 use sea_query::{
-    Alias, MysqlQueryBuilder, PostgresQueryBuilder, SelectStatement, SqliteQueryBuilder, TableRef, Values,
+    Alias, Expr, IntoIden, IntoTableRef, MysqlQueryBuilder, PostgresQueryBuilder, SelectStatement, SqliteQueryBuilder,
+    TableRef, Values,
 };
+
+use crate::store::Schema;
 
 /// The SQL that a database speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,28 +25,28 @@ impl Dialect {
             Self::Sqlite => statement.build(SqliteQueryBuilder),
         }
     }
-
-    /// The type that a number is cast to where text is compared.
-    pub(in crate::store) const fn text_type(self) -> &'static str {
-        match self {
-            Self::MySql => "CHAR",
-            Self::Postgres | Self::Sqlite => "TEXT",
-        }
-    }
 }
 
-/// Names the site's tables: the prefix, and the dialect that statements are built for.
+/// Names the site's tables: the prefix, the dialect that statements are built for, and what columns there are.
 #[derive(Clone, Debug)]
 pub struct Tables {
-    prefix: String,
+    prefix: Arc<str>,
     dialect: Dialect,
+    /// `None`: as the contract has them.
+    schema: Option<Arc<Schema>>,
 }
 
 impl Tables {
-    /// Tables whose names start with `prefix`.
+    /// Tables whose names start with `prefix`, with every column that the contract knows.
     #[must_use]
-    pub fn new(prefix: impl Into<String>, dialect: Dialect) -> Self {
-        Self { prefix: prefix.into(), dialect }
+    pub fn new(prefix: impl Into<Arc<str>>, dialect: Dialect) -> Self {
+        Self { prefix: prefix.into(), dialect, schema: None }
+    }
+
+    /// The same tables with the columns that are really there.
+    #[must_use]
+    pub fn with(&self, schema: Arc<Schema>) -> Self {
+        Self { schema: Some(schema), ..self.clone() }
     }
 
     /// The dialect.
@@ -50,9 +55,29 @@ impl Tables {
         self.dialect
     }
 
+    /// Whether the site has the table of this unprefixed name.
+    #[must_use]
+    pub fn has_table(&self, table: &str) -> bool {
+        self.schema.as_ref().is_none_or(|schema| schema.has_table(table))
+    }
+
+    /// Whether the site has the table and the table has the column.
+    #[must_use]
+    pub fn has(&self, table: &str, column: &str) -> bool {
+        self.schema.as_ref().is_none_or(|schema| schema.has(table, column))
+    }
+
     /// The table of this unprefixed name under an alias.
-    pub(in crate::store) fn table(&self, name: &str, alias: &'static str) -> TableRef {
-        use sea_query::IntoTableRef;
-        Alias::new(format!("{}{name}", self.prefix)).into_table_ref().alias(alias)
+    pub(in crate::store) fn table(&self, name: &str, alias: impl IntoIden) -> TableRef {
+        Alias::new(self.prefixed(name)).into_table_ref().alias(alias)
+    }
+
+    /// The column of the aliased table, or a null where there is none.
+    pub(in crate::store) fn column(&self, table: &str, alias: &'static str, column: &'static str) -> Expr {
+        if self.has(table, column) { Expr::col((alias, column)) } else { Expr::null() }
+    }
+
+    pub(in crate::store) fn prefixed(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 }

@@ -1,20 +1,34 @@
-//! The content site's database: the pool, the SQL dialects, and the statements that the tools run.
+//! The content site's database, MySQL or MariaDB, PostgreSQL, or SQLite: the pool, the SQL dialects, and the statements
+//! that the tools run.
 //!
-//! Invariants: only `SELECT` runs here, except in [`demo`], which makes a new file; connections refuse writes. Every
-//! statement is built by sea-query from typed parts, with values bound, never spliced; names come from closed lists.
-//! The same builder speaks MySQL, PostgreSQL and SQLite. Nothing of a database error is meant for clients.
+//! Invariants: only `SELECT` runs here, except in [`demo`], which makes a new file; connections refuse writes, where
+//! the engine can. Every statement is built by sea-query from typed parts, with values bound, never spliced; names come
+//! from closed lists, and from the schema that was read at the beginning, so that no column is asked for which a
+//! version of the CMS lacks. The same call has the same answer on every engine ([`text`]). A statement ends with whoever
+//! waits for it, and after its time. Nothing of a database error is meant for clients.
 //!
-//! Non-goals: document rights, template variables (they join [`content`] later), writing.
+//! Non-goals: document rights, writing.
 
 pub mod content;
 pub mod demo;
 mod dialect;
+mod engine;
+mod error;
 pub mod model;
 mod pool;
+mod reader;
+mod row;
+mod schema;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+pub mod text;
+pub mod variable;
 
 pub use dialect::{Dialect, Tables};
-pub use pool::{Error, Page, Pool, Reader, Row};
+pub use error::Error;
+pub use pool::{Page, Pool};
+pub use reader::Reader;
+pub use row::Row;
+pub use schema::Schema;
 pub use settings::Settings;

@@ -3,9 +3,12 @@
 //! The lists are closed: what is not named here cannot be selected, filtered or sorted by. Passwords, tokens and
 //! session ids are in none of them.
 
-use sea_query::{Expr, ExprTrait, LikeExpr, Order, Query, SelectStatement};
+use sea_query::{Expr, ExprTrait, Order, Query, SelectStatement};
 
-use crate::store::{Dialect, Error, Page, Row, Tables};
+use serde_json::Value;
+
+use crate::store::text::{self, Anchor, Comparison, Key, Wildcards};
+use crate::store::{Error, Page, Row, Tables};
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,7 @@ pub type Field = (&'static str, Kind);
 pub struct Model {
     /// The canonical short name.
     pub name: &'static str,
-    table: &'static str,
+    pub(in crate::store) table: &'static str,
     /// In the order of the output.
     pub fields: &'static [Field],
 }
@@ -194,29 +197,10 @@ impl Scalar {
     fn bound(&self) -> Expr {
         match self {
             Self::Integer(value) => Expr::val(*value),
-            Self::Flag(value) => Expr::val(*value),
+            Self::Flag(value) => Expr::val(i64::from(*value)),
             Self::Text(value) => Expr::val(value.clone()),
         }
     }
-}
-
-/// How a field is compared with one value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comparison {
-    Equal,
-    NotEqual,
-    Greater,
-    GreaterOrEqual,
-    Less,
-    LessOrEqual,
-}
-
-/// Where the text of a `like` must stand; compared without regard to case (of ASCII, in SQLite), `%` and `_` standing for themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anchor {
-    Anywhere,
-    End,
-    Start,
 }
 
 /// What a filter asks of its field.
@@ -251,14 +235,12 @@ pub struct Listing {
 pub fn list(tables: &Tables, listing: &Listing, page: Page) -> SelectStatement {
     let mut statement = rows(tables, listing.model);
     for filter in &listing.filters {
-        statement.and_where(condition(tables, filter));
+        statement.and_where(condition(tables, listing.model, filter));
     }
-    match listing.sort {
-        // No such column: nothing to sort by.
-        (_, Kind::Missing) => {}
-        (name, _) => {
-            statement.order_by(("m", name), listing.order.clone());
-        }
+    // Where there is no such column, there is nothing to sort by.
+    if let Some(by) = field(tables, listing.model, listing.sort) {
+        let key = Key { by, order: listing.order.clone(), nullable: listing.sort.0 != "id" };
+        key.sort(tables.dialect(), &mut statement);
     }
     if listing.sort.0 != "id" {
         statement.order_by(("m", "id"), Order::Asc);
@@ -279,17 +261,18 @@ pub fn item(tables: &Tables, model: &'static Model, id: i64) -> SelectStatement 
 ///
 /// # Errors
 /// When a column is missing or holds no UTF-8.
-pub fn read(model: &Model, row: &Row) -> Result<serde_json::Value, Error> {
+pub fn read(tables: &Tables, model: &Model, row: &Row) -> Result<Value, Error> {
     let mut object = serde_json::Map::with_capacity(model.fields.len());
     let mut column = 0;
     for (name, kind) in model.fields {
         let value = match kind {
-            Kind::Missing => serde_json::Value::Null,
+            _ if !there(tables, model, (*name, *kind)) => Value::Null,
+            Kind::Missing => Value::Null,
             Kind::Integer => row.integer(column)?.into(),
             Kind::Flag => i64::from(row.integer(column)? != 0).into(),
             Kind::Text => row.text(column)?.into(),
         };
-        if *kind != Kind::Missing {
+        if there(tables, model, (*name, *kind)) {
             column += 1;
         }
         object.insert((*name).to_owned(), value);
@@ -297,66 +280,46 @@ pub fn read(model: &Model, row: &Row) -> Result<serde_json::Value, Error> {
     Ok(object.into())
 }
 
+/// Whether the site's version of the table has the field.
+fn there(tables: &Tables, model: &Model, (name, kind): Field) -> bool {
+    kind != Kind::Missing && tables.has(model.table, name)
+}
+
+/// Only what is shown is fetched.
 fn rows(tables: &Tables, model: &Model) -> SelectStatement {
     let mut statement = Query::select();
-    for (name, kind) in model.fields {
-        if *kind != Kind::Missing {
-            statement.column(("m", *name));
+    for field in model.fields {
+        if there(tables, model, *field) {
+            statement.column(("m", field.0));
         }
     }
     statement.from(tables.table(model.table, "m"));
     statement
 }
 
-fn condition(tables: &Tables, filter: &Filter) -> Expr {
-    let (name, kind) = filter.field;
-    if kind == Kind::Missing {
-        return Expr::val(1_i64).eq(0_i64);
-    }
+/// The field as it is compared and sorted.
+fn field(tables: &Tables, model: &Model, (name, kind): Field) -> Option<Expr> {
     let field = Expr::col(("m", name));
+    there(tables, model, (name, kind)).then(|| match kind {
+        Kind::Text => text::exact(tables.dialect(), field),
+        Kind::Flag => text::flag(tables.dialect(), field),
+        Kind::Integer | Kind::Missing => field,
+    })
+}
+
+fn condition(tables: &Tables, model: &Model, filter: &Filter) -> Expr {
+    let dialect = tables.dialect();
+    let Some(field) = field(tables, model, filter.field) else { return Expr::cust("1 = 0") };
+    let raw = Expr::col(("m", filter.field.0));
     match &filter.test {
-        Test::Compare(comparison, value) => {
-            let value = value.bound();
-            match comparison {
-                Comparison::Equal => field.eq(value),
-                Comparison::NotEqual => field.ne(value),
-                Comparison::Greater => field.gt(value),
-                Comparison::GreaterOrEqual => field.gte(value),
-                Comparison::Less => field.lt(value),
-                Comparison::LessOrEqual => field.lte(value),
-            }
-        }
+        Test::Compare(comparison, value) => comparison.of(field, value.bound()),
         Test::In(values) => field.is_in(values.iter().map(Scalar::bound)),
         Test::NotIn(values) => field.is_not_in(values.iter().map(Scalar::bound)),
-        Test::Like(anchor, text) => {
-            let field = if kind == Kind::Text { field } else { field.cast_as(tables.dialect().text_type()) };
-            lower(field).like(LikeExpr::new(pattern(tables.dialect(), *anchor, text)).escape('!'))
+        Test::Like(anchor, needle) => {
+            let raw = if filter.field.1 == Kind::Text { raw } else { field.cast_as(text::text_type(dialect)) };
+            text::like(dialect, raw, *anchor, needle, Wildcards::Literal)
         }
-        Test::Null => field.is_null(),
-        Test::NotNull => field.is_not_null(),
-    }
-}
-
-fn lower(text: Expr) -> Expr {
-    sea_query::Func::lower(text).into()
-}
-
-/// SQLite's `LOWER` knows ASCII only; the others lower all of Unicode.
-fn pattern(dialect: Dialect, anchor: Anchor, text: &str) -> String {
-    let text = match dialect {
-        Dialect::Sqlite => text.to_ascii_lowercase(),
-        Dialect::MySql | Dialect::Postgres => text.to_lowercase(),
-    };
-    let mut literal = String::with_capacity(text.len() + 2);
-    for character in text.chars() {
-        if matches!(character, '%' | '_' | '!') {
-            literal.push('!');
-        }
-        literal.push(character);
-    }
-    match anchor {
-        Anchor::Anywhere => format!("%{literal}%"),
-        Anchor::End => format!("%{literal}"),
-        Anchor::Start => format!("{literal}%"),
+        Test::Null => raw.is_null(),
+        Test::NotNull => raw.is_not_null(),
     }
 }

@@ -1,28 +1,19 @@
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use sea_query::{SelectStatement, Value};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
-use sqlx::{AssertSqlSafe, Row as _, Sqlite, SqlitePool, Transaction};
+use arc_swap::ArcSwapOption;
 
-use crate::store::{Dialect, Settings, Tables};
+use crate::store::engine::Engine;
+use crate::store::schema::Schema;
+use crate::store::variable::{self, Found, Variables};
+use crate::store::{Error, Reader, Settings, Tables, content};
 use crate::telemetry::{DatabaseError, DatabaseErrors, PoolReading};
 
-/// A database that cannot be used or did not answer. For the log only: the text may name files and columns.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("database.url must start with sqlite://")]
-    UnsupportedUrl,
-    #[error("database.prefix may hold letters, digits and underscores only")]
-    InvalidPrefix,
-    #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
-    #[error("demo site: {0}")]
-    File(#[from] std::io::Error),
-    #[error("a value of this type cannot be bound")]
-    UnsupportedValue,
-}
+/// How old a reading of the schema may be before readiness renews it.
+const SCHEMA_AGE: Duration = Duration::from_secs(60);
+/// How old a reading of the template variables' names may be.
+const VARIABLES_AGE: Duration = Duration::from_secs(5);
 
 /// Which rows of an ordered result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +25,31 @@ pub struct Page {
 /// Connections to the site's database; clones share them. They refuse to write.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    sqlite: SqlitePool,
-    tables: Tables,
-    statements: Arc<AtomicU64>,
-    errors: Arc<DatabaseErrors>,
+    engine: Engine,
+    pub(in crate::store) tables: Tables,
+    limit: Duration,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    statements: AtomicU64,
+    errors: DatabaseErrors,
+    schema: ArcSwapOption<Reading<Arc<Schema>>>,
+    variables: ArcSwapOption<Reading<Arc<Variables>>>,
+}
+
+/// Something read, and when.
+#[derive(Debug)]
+struct Reading<T> {
+    value: T,
+    at: Instant,
+}
+
+impl<T> Reading<T> {
+    fn now(value: T) -> Option<Arc<Self>> {
+        Some(Arc::new(Self { value, at: Instant::now() }))
+    }
 }
 
 impl Pool {
@@ -46,40 +58,66 @@ impl Pool {
     /// # Errors
     /// When the URL or the prefix cannot be used.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
-        let url = std::str::from_utf8(settings.url.expose()).map_err(|_| Error::UnsupportedUrl)?;
-        if !url.starts_with("sqlite:") {
-            return Err(Error::UnsupportedUrl);
-        }
         if !settings.prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
             return Err(Error::InvalidPrefix);
         }
-        let options = SqliteConnectOptions::from_str(url)?.create_if_missing(false).pragma("query_only", "1");
-        let sqlite = SqlitePoolOptions::new()
-            .max_connections(settings.max_connections.max(1))
-            .acquire_timeout(settings.acquire_timeout)
-            .connect_lazy_with(options);
-        let tables = Tables::new(settings.prefix.clone(), Dialect::Sqlite);
-        Ok(Self { sqlite, tables, statements: Arc::default(), errors: Arc::default() })
+        let engine = Engine::open(settings)?;
+        let tables = Tables::new(settings.prefix.clone(), engine.dialect());
+        Ok(Self { engine, tables, limit: settings.statement_timeout, shared: Arc::default() })
     }
 
-    /// The tables, for statement builders.
-    #[must_use]
-    pub const fn tables(&self) -> &Tables {
-        &self.tables
-    }
-
-    /// Starts to read: all that one [`Reader`] fetches comes from one state of the database.
+    /// Starts to read. Two reads may see different states of the database; see [`Self::snapshot`].
     ///
     /// # Errors
-    /// When no connection can be had in time.
+    /// When no connection can be had in time, or the site's tables are missing.
     pub async fn reader(&self) -> Result<Reader, Error> {
-        let transaction = self.sqlite.begin().await.inspect_err(|error| {
-            self.errors.count(match error {
-                sqlx::Error::PoolTimedOut => DatabaseError::PoolTimeout,
-                _ => DatabaseError::Connection,
-            });
-        })?;
-        Ok(Reader { transaction, pool: self.clone() })
+        let mut reader = Reader::new(self.counted(self.engine.session().await)?, self.clone(), self.limit);
+        let schema = match self.shared.schema.load_full() {
+            Some(reading) => Arc::clone(&reading.value),
+            None => self.read_schema(&mut reader).await?,
+        };
+        reader.tables = self.tables.with(schema);
+        Ok(reader)
+    }
+
+    /// Starts to read: all that this [`Reader`] fetches comes from one state of the database.
+    ///
+    /// # Errors
+    /// As [`Self::reader`].
+    pub async fn snapshot(&self) -> Result<Reader, Error> {
+        let mut reader = self.reader().await?;
+        reader.begin().await?;
+        Ok(reader)
+    }
+
+    /// The site's tables as they are.
+    ///
+    /// # Errors
+    /// As [`Self::reader`].
+    pub async fn tables(&self) -> Result<Tables, Error> {
+        match self.shared.schema.load_full() {
+            Some(reading) => Ok(self.tables.with(Arc::clone(&reading.value))),
+            None => Ok(self.reader().await?.tables().clone()),
+        }
+    }
+
+    /// The site's template variables, as they were a few seconds ago at most, and now if one of `names` was not
+    /// among them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn variables(&self, names: &[&str]) -> Result<Arc<Variables>, Error> {
+        if let Some(reading) = self.shared.variables.load_full()
+            && reading.at.elapsed() < VARIABLES_AGE
+            && names.iter().all(|name| reading.value.id(name).is_some())
+        {
+            return Ok(Arc::clone(&reading.value));
+        }
+        let mut reader = self.reader().await?;
+        let statement = variable::names(reader.tables());
+        let variables = Arc::new(Variables::read(&reader.fetch(&statement).await?)?);
+        self.shared.variables.store(Reading::now(Arc::clone(&variables)));
+        Ok(variables)
     }
 
     /// Whether the database answers and has the site's tables.
@@ -87,92 +125,59 @@ impl Pool {
     /// # Errors
     /// Why not.
     pub async fn ready(&self) -> Result<(), Error> {
-        let statement = crate::store::content::item(&self.tables, 0);
-        self.reader().await?.fetch(&statement).await.map(drop)
+        let mut reader = self.reader().await?;
+        let old = self.shared.schema.load().as_ref().is_none_or(|reading| reading.at.elapsed() > SCHEMA_AGE);
+        if old {
+            return self.read_schema(&mut reader).await.map(drop);
+        }
+        let statement = content::item(reader.tables(), 0, &Found::default());
+        reader.fetch(&statement).await.map(drop)
     }
 
-    /// How many statements were started over this pool so far.
+    /// How many statements were started over this pool so far, those of readings of the schema aside.
     #[must_use]
     pub fn statements(&self) -> u64 {
-        self.statements.load(Ordering::Relaxed)
+        self.shared.statements.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::store) fn count(&self) {
+        self.shared.statements.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a failure by its kind.
+    pub(in crate::store) fn counted<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error) = &outcome {
+            let kind = match error {
+                Error::Database(sqlx::Error::PoolTimedOut) => DatabaseError::PoolTimeout,
+                Error::Database(sqlx::Error::Database(_)) | Error::Slow(_) => DatabaseError::Statement,
+                _ => DatabaseError::Connection,
+            };
+            self.shared.errors.count(kind);
+        }
+        outcome
     }
 
     /// The pool now, and what it did so far.
     #[must_use]
     pub fn reading(&self) -> PoolReading {
-        let (size, idle) = (u64::from(self.sqlite.size()), self.sqlite.num_idle() as u64);
+        let (size, idle, limit) = self.engine.connections();
         PoolReading {
             in_use: size.saturating_sub(idle),
             idle,
-            limit: u64::from(self.sqlite.options().get_max_connections()),
+            limit,
             statements: self.statements(),
-            errors: self.errors.totals(),
+            errors: self.shared.errors.totals(),
         }
     }
-}
 
-/// Reads from one state of the database. Dropping it, or a pending [`Self::fetch`], ends the work.
-#[derive(Debug)]
-pub struct Reader {
-    transaction: Transaction<'static, Sqlite>,
-    pool: Pool,
-}
-
-impl Reader {
-    /// The tables, for statement builders.
-    #[must_use]
-    pub const fn tables(&self) -> &Tables {
-        &self.pool.tables
+    /// The next reader reads the schema anew.
+    pub(in crate::store) fn forget_schema(&self) {
+        self.shared.schema.store(None);
     }
 
-    /// Runs one statement.
-    ///
-    /// # Errors
-    /// When the database refuses it or fails.
-    pub async fn fetch(&mut self, statement: &SelectStatement) -> Result<Vec<Row>, Error> {
-        let (sql, values) = self.pool.tables.dialect().build(statement);
-        // The text comes from the statement builder alone; what a client sent is in `values`.
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for value in values {
-            query = match value {
-                Value::Bool(value) => query.bind(value),
-                Value::Int(value) => query.bind(value),
-                Value::Unsigned(value) => query.bind(value),
-                Value::BigInt(value) => query.bind(value),
-                Value::BigUnsigned(value) => query.bind(value.map(|value| i64::try_from(value).unwrap_or(i64::MAX))),
-                Value::Double(value) => query.bind(value),
-                Value::String(value) => query.bind(value),
-                _ => return Err(Error::UnsupportedValue),
-            };
-        }
-        self.pool.statements.fetch_add(1, Ordering::Relaxed);
-        let rows = query.fetch_all(&mut *self.transaction).await.inspect_err(|error| {
-            self.pool.errors.count(match error {
-                sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => DatabaseError::Connection,
-                _ => DatabaseError::Statement,
-            });
-        })?;
-        Ok(rows.into_iter().map(Row).collect())
-    }
-}
-
-/// One row; columns are counted from 0 in the order of the statement.
-pub struct Row(SqliteRow);
-
-impl Row {
-    /// An integer; null and what is no number count as 0.
-    ///
-    /// # Errors
-    /// When there is no such column.
-    pub fn integer(&self, column: usize) -> Result<i64, Error> {
-        Ok(self.0.try_get_unchecked::<Option<i64>, _>(column)?.unwrap_or_default())
-    }
-
-    /// A text, or null.
-    ///
-    /// # Errors
-    /// When there is no such column, or it holds no UTF-8.
-    pub fn text(&self, column: usize) -> Result<Option<String>, Error> {
-        Ok(self.0.try_get_unchecked::<Option<String>, _>(column)?)
+    async fn read_schema(&self, reader: &mut Reader) -> Result<Arc<Schema>, Error> {
+        let schema = Arc::new(Schema::read(reader, &self.tables).await?);
+        self.shared.schema.store(Reading::now(Arc::clone(&schema)));
+        Ok(schema)
     }
 }

@@ -2,8 +2,10 @@
 
 use sea_query::{Order, SelectStatement};
 
-use super::content::{Search, Sort};
-use super::model::{Anchor, Comparison, Filter, Listing, Model, Scalar, Test};
+use super::content::{Range, Search, Siblings, Sort};
+use super::model::{Filter, Listing, Model, Scalar, Test};
+use super::text::{Anchor, Cast, Comparison};
+use super::variable::{self, Found, Output, Tags};
 use super::{Dialect, Page, Tables, content, demo, model};
 
 const PAGE: Page = Page { limit: 25, offset: 50 };
@@ -28,6 +30,7 @@ fn everything(parent: i64, sort: Sort) -> Search {
         deleted: false,
         template: Some(2),
         hidemenu: Some(false),
+        tags: None,
         sort,
     }
 }
@@ -46,17 +49,65 @@ fn listing() -> Listing {
     Listing { model, filters, sort: model.field("templatename").unwrap(), order: Order::Desc }
 }
 
+/// Every operator and cast on two variables, a third one with its default, two terms to sort by, and tags.
+fn variables() -> (Search, Found) {
+    let compare = |comparison| variable::Test::Compare(comparison, "blue".to_owned());
+    let number = |comparison, cast| variable::Test::Number(comparison, cast, "-10.5".to_owned());
+    let decimal = Cast::Decimal { precision: 8, scale: 2 };
+    let tests = [
+        (2, compare(Comparison::Equal), false),
+        (2, compare(Comparison::NotEqual), false),
+        (1, number(Comparison::Greater, Cast::Signed), false),
+        (1, number(Comparison::GreaterOrEqual, Cast::Unsigned), true),
+        (1, number(Comparison::LessOrEqual, decimal), false),
+        (2, variable::Test::In(vec!["blue".to_owned(), "Жовтий".to_owned()]), false),
+        (2, variable::Test::NotIn(vec!["red".to_owned()]), true),
+        (2, variable::Test::Like(Anchor::Anywhere, "b%U_!".to_owned()), false),
+        (2, variable::Test::Like(Anchor::Start, "Жов.*%".to_owned()), false),
+        (3, variable::Test::Null, false),
+        (2, variable::Test::NotNull, true),
+    ];
+    let filters = tests.map(|(variable, test, use_default)| variable::Filter { variable, test, use_default });
+    let sorts = vec![
+        variable::Sort { variable: 1, order: Order::Desc, cast: Some(Cast::Signed), use_default: true },
+        variable::Sort { variable: 4, order: Order::Asc, cast: None, use_default: false },
+    ];
+    let outputs = vec![
+        Output { variable: Some(1), default: true },
+        Output { variable: Some(3), default: false },
+        Output { variable: None, default: false },
+    ];
+    let tags = Some(Tags { variable: 5, names: vec!["new".to_owned(), "sale".to_owned()] });
+    let search = Search { tags, ..everything(2, Sort::Column("pagetitle", Order::Desc)) };
+    (search, Found { outputs, filters: filters.into(), sorts })
+}
+
 #[test]
 fn each_statement_reads_the_same_in_three_dialects() {
-    insta::assert_snapshot!("item", dialects(|t| content::item(t, 7)));
-    insta::assert_snapshot!("search", dialects(|t| content::search(t, &everything(2, Sort::Date(Order::Desc)), PAGE)));
+    let none = &Found::default();
+    let range = Range { from: 1, to: Some(3) };
+    insta::assert_snapshot!("item", dialects(|t| content::item(t, 7, none)));
+    let by_date = everything(2, Sort::Date(Order::Desc));
+    insta::assert_snapshot!("search", dialects(|t| content::search(t, &by_date, none, PAGE)));
     let by_title = everything(0, Sort::Column("pagetitle", Order::Asc));
-    insta::assert_snapshot!("search_site", dialects(|t| content::search(t, &by_title, PAGE)));
-    insta::assert_snapshot!("root_tree", dialects(|t| content::root_tree(t, 1, PAGE)));
-    insta::assert_snapshot!("descendants", dialects(|t| content::descendants(t, 2, 3, PAGE)));
-    insta::assert_snapshot!("ancestors", dialects(|t| content::ancestors(t, 8, Some(2), PAGE)));
-    insta::assert_snapshot!("children", dialects(|t| content::children(t, 2, PAGE)));
-    insta::assert_snapshot!("siblings", dialects(|t| content::siblings(t, 3, PAGE)));
+    insta::assert_snapshot!("search_site", dialects(|t| content::search(t, &by_title, none, PAGE)));
+    let (by_variables, wanted) = variables();
+    insta::assert_snapshot!("search_variables", dialects(|t| content::search(t, &by_variables, &wanted, PAGE)));
+    insta::assert_snapshot!("root_tree", dialects(|t| content::root_tree(t, 1, none, PAGE)));
+    insta::assert_snapshot!("descendants", dialects(|t| content::descendants(t, 2, 3, none, PAGE)));
+    insta::assert_snapshot!("ancestors", dialects(|t| content::ancestors(t, 8, Some(2), none, PAGE)));
+    insta::assert_snapshot!("children", dialects(|t| content::children(t, 2, None, none, PAGE)));
+    insta::assert_snapshot!("children_range", dialects(|t| content::children(t, 2, Some(range), none, PAGE)));
+    for (name, which) in [
+        ("siblings", Siblings::All),
+        ("neighbors", Siblings::Neighbors),
+        ("prev_siblings", Siblings::Previous),
+        ("next_siblings", Siblings::Next),
+        ("siblings_range", Siblings::Within(Range { to: None, ..range })),
+    ] {
+        insta::assert_snapshot!(name, dialects(|t| content::siblings(t, 3, which, none, PAGE)));
+    }
+    insta::assert_snapshot!("variable_names", dialects(variable::names));
     insta::assert_snapshot!("model_list", dialects(|t| model::list(t, &listing(), PAGE)));
     insta::assert_snapshot!("model_item", dialects(|t| model::item(t, Model::find("User").unwrap(), 1)));
 }

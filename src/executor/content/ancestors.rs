@@ -12,6 +12,7 @@ pub(in crate::executor) const TOOL: Tool = Tool {
 };
 
 fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid> {
-    let Relatives { id, depth, page } = Relatives::far(arguments, caps)?;
-    Ok(Plan::list(page, move |tables, page| content::ancestors(tables, id, depth, page)))
+    let (relatives, depth) = Relatives::far(arguments, caps)?;
+    let id = relatives.id;
+    Ok(relatives.plan(move |tables, wanted, page| content::ancestors(tables, id, depth, wanted, page)))
 }

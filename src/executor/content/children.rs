@@ -12,6 +12,7 @@ pub(in crate::executor) const TOOL: Tool = Tool {
 };
 
 fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid> {
-    let Relatives { id, page, .. } = Relatives::near(arguments, caps)?;
-    Ok(Plan::list(page, move |tables, page| content::children(tables, id, page)))
+    let relatives = Relatives::near(arguments, caps)?;
+    let id = relatives.id;
+    Ok(relatives.plan(move |tables, wanted, page| content::children(tables, id, None, wanted, page)))
 }

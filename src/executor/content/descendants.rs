@@ -12,7 +12,8 @@ pub(in crate::executor) const TOOL: Tool = Tool {
 };
 
 fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid> {
-    let Relatives { id, depth, page } = Relatives::far(arguments, caps)?;
+    let (relatives, depth) = Relatives::far(arguments, caps)?;
+    let id = relatives.id;
     let depth = depth.unwrap_or(1);
-    Ok(Plan::list(page, move |tables, page| content::descendants(tables, id, depth, page)))
+    Ok(relatives.plan(move |tables, wanted, page| content::descendants(tables, id, depth, wanted, page)))
 }

@@ -1,6 +1,7 @@
 use serde_json::Value;
 
 use crate::executor::argument::{Arguments, Caps, Invalid, schema};
+use crate::executor::content::variable;
 use crate::executor::pipeline::{Plan, Tool};
 use crate::store::content;
 
@@ -13,11 +14,15 @@ pub(in crate::executor) const TOOL: Tool = Tool {
 };
 
 fn schema(_caps: &Caps) -> Value {
-    schema::object(&["id"], vec![("id", schema::id("The document."))])
+    let id = schema::id("The document.");
+    schema::object(&["id"], vec![("id", id), ("with_tvs", variable::with_tvs_schema())])
 }
 
 fn validate(arguments: &mut Arguments<'_>, _caps: &Caps) -> Result<Plan, Invalid> {
     let id = arguments.required_integer("id", 1);
+    let with_tvs = variable::Shown::read(arguments);
     arguments.rules()?;
-    Ok(Plan::item(move |tables, _| content::item(tables, id)))
+    let outputs = with_tvs.outputs()?;
+    let query = move |tables: &_, wanted: &_, _| content::item(tables, id, wanted);
+    Ok(Plan::documents(None, outputs, query))
 }

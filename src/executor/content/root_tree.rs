@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use crate::executor::argument::{Arguments, Caps, Invalid, schema};
-use crate::executor::content::{Paging, depth_within};
+use crate::executor::content::{Paging, depth_within, variable};
 use crate::executor::pipeline::{Plan, Tool};
 use crate::store::content;
 
@@ -18,6 +18,7 @@ fn schema(caps: &Caps) -> Value {
         &["limit"],
         vec![
             ("depth", schema::depth(caps.depth, "Levels below each top document; 1 when absent.")),
+            ("with_tvs", variable::with_tvs_schema()),
             ("limit", schema::limit(caps.content_limit)),
             ("offset", schema::offset(caps.content_offset)),
         ],
@@ -27,8 +28,11 @@ fn schema(caps: &Caps) -> Value {
 fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid> {
     let depth = arguments.integer("depth", 1);
     let paging = Paging::read(arguments);
+    let with_tvs = variable::Shown::read(arguments);
     arguments.rules()?;
     let page = paging.page(caps)?;
     let depth = depth_within(depth, caps)?.unwrap_or(1);
-    Ok(Plan::list(page, move |tables, page| content::root_tree(tables, depth, page)))
+    let outputs = with_tvs.outputs()?;
+    let query = move |tables: &_, wanted: &_, page| content::root_tree(tables, depth, wanted, page);
+    Ok(Plan::documents(Some(page), outputs, query))
 }

@@ -1,9 +1,10 @@
 use serde_json::Value;
 
 use crate::executor::argument::{Arguments, Caps, Invalid, direction, schema};
-use crate::executor::content::{Paging, depth_within};
+use crate::executor::content::{Paging, depth_within, variable};
 use crate::executor::pipeline::{Plan, Tool};
 use crate::store::content::{self, Search, Sort};
+use crate::store::variable::Named;
 
 const SORTABLE: [&str; 5] = ["id", "pagetitle", "menuindex", "createdon", "pub_date"];
 
@@ -28,6 +29,10 @@ fn schema(caps: &Caps) -> Value {
             ("order_by", schema::optional_text("One of id, pagetitle, menuindex, createdon, pub_date.")),
             ("order_dir", schema::optional_text("asc or desc.")),
             ("order_by_date", schema::optional_text("asc or desc, by date of publication, else of creation.")),
+            ("with_tvs", variable::with_tvs_schema()),
+            ("tv_filters", variable::tv_filters_schema()),
+            ("tv_order", variable::tv_order_schema()),
+            ("tags_data", variable::tags_data_schema()),
             ("limit", schema::limit(caps.content_limit)),
             ("offset", schema::offset(caps.content_offset)),
         ],
@@ -45,6 +50,8 @@ fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid>
     let order_dir = arguments.text("order_dir");
     let order_by_date = arguments.text("order_by_date");
     let paging = Paging::read(arguments);
+    let with_tvs = variable::Shown::read(arguments);
+    let conditions = variable::Conditions::read(arguments);
     arguments.rules()?;
 
     let page = paging.page(caps)?;
@@ -61,6 +68,15 @@ fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid>
         Some(text) => Sort::Date(direction("order_by_date", Some(text))?),
         None => Sort::Column(column, order),
     };
-    let search = Search { parent, depth, published, deleted, template, hidemenu, sort };
-    Ok(Plan::list(page, move |tables, page| content::search(tables, &search, page)))
+    let outputs = with_tvs.outputs()?;
+    let filters = conditions.filters()?;
+    let sorts = conditions.sorts()?;
+    let tags = conditions.tags()?;
+    let tagged = tags.is_some();
+    let search = Search { parent, depth, published, deleted, template, hidemenu, tags, sort };
+    let query = move |tables: &_, wanted: &_, page| content::search(tables, &search, wanted, page);
+    let mut plan = Plan::documents(Some(page), Vec::new(), query);
+    plan.wanted = Named { outputs, filters, sorts };
+    plan.tags = tagged;
+    Ok(plan)
 }

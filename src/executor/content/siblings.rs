@@ -1,7 +1,7 @@
 use crate::executor::argument::{Arguments, Caps, Invalid};
 use crate::executor::content::relatives::{Relatives, near_schema};
 use crate::executor::pipeline::{Plan, Tool};
-use crate::store::content;
+use crate::store::content::{self, Siblings};
 
 pub(in crate::executor) const TOOL: Tool = Tool {
     name: "evo.content.siblings",
@@ -12,6 +12,7 @@ pub(in crate::executor) const TOOL: Tool = Tool {
 };
 
 fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid> {
-    let Relatives { id, page, .. } = Relatives::near(arguments, caps)?;
-    Ok(Plan::list(page, move |tables, page| content::siblings(tables, id, page)))
+    let relatives = Relatives::near(arguments, caps)?;
+    let id = relatives.id;
+    Ok(relatives.plan(move |tables, wanted, page| content::siblings(tables, id, Siblings::All, wanted, page)))
 }

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::executor::argument::{Arguments, Invalid, MOST_NEEDLE, shown};
-use crate::store::model::{Anchor, Comparison, Field, Filter, Kind, Model, Scalar, Test};
+use crate::store::model::{Field, Filter, Kind, Model, Scalar, Test};
+use crate::store::text::{Anchor, Comparison};
 
 /// How many conditions one call may have.
 const MOST: usize = 20;

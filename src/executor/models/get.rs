@@ -23,5 +23,5 @@ fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid>
     let id = arguments.required_integer("id", 1);
     arguments.rules()?;
     let model = allowed(name, caps)?;
-    Ok(Plan::item(move |tables, _| model::item(tables, model, id)).of(model))
+    Ok(Plan::model(None, model, move |tables, _| model::item(tables, model, id)))
 }

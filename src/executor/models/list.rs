@@ -46,5 +46,6 @@ fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid>
         Invalid::one(format!("The order_by field is not allowed for {}: {}.", model.name, shown(sort)))
     })?;
     let listing = Listing { model, filters, sort, order: direction("order_dir", order_dir)? };
-    Ok(Plan::list(Page { limit, offset }, move |tables, page| model::list(tables, &listing, page)).of(model))
+    let page = Page { limit, offset };
+    Ok(Plan::model(Some(page), model, move |tables, page| model::list(tables, &listing, page)))
 }

@@ -11,6 +11,7 @@ fn least(tool: &str) -> Value {
         "evo.content.get" => json!({"id": 1}),
         "evo.model.list" => json!({"model": "SiteTemplate", "limit": 1}),
         "evo.model.get" => json!({"model": "SiteTemplate", "id": 1}),
+        "evo.content.children_range" | "evo.content.siblings_range" => json!({"id": 1, "from": 0, "limit": 1}),
         _ => json!({"id": 1, "limit": 1}),
     }
 }
@@ -320,6 +321,39 @@ async fn no_text_reaches_the_database_as_more_than_a_value() {
         }
     }
     assert_eq!(site.ids("evo.content.search", json!({"limit": 100})).await, everything);
+}
+
+#[tokio::test]
+async fn no_text_about_template_variables_is_more_than_a_value() {
+    let site = open_site().await;
+    for hostile in hostile() {
+        let value = json!(hostile);
+        let filter = |tv: &Value, op: &Value, value: &Value, cast: &Value| json!({"tv_filters": [{"tv": tv, "op": op, "value": value, "cast": cast}]});
+        let (name, null) = (json!("price"), Value::Null);
+        let mut table = vec![
+            json!({"with_tvs": [value]}),
+            json!({"tv_order": [{"tv": value}]}),
+            json!({"tv_order": [{"tv": "price", "dir": value}]}),
+            json!({"tv_order": [{"tv": "price", "cast": value}]}),
+            json!({"tags_data": {"tv_id": value, "tags": ["x"]}}),
+            json!({"tags_data": {"tv_id": 1, "tags": [value]}}),
+            filter(&value, &json!("="), &json!(1), &null),
+            filter(&name, &value, &json!(1), &null),
+            filter(&name, &json!("="), &json!(1), &value),
+            filter(&name, &json!("="), &value, &json!("SIGNED")),
+        ];
+        for op in ["=", "!=", "<", "in", "not_in", "like", "like-l", "like-r"] {
+            table.push(filter(&name, &json!(op), &value, &null));
+        }
+        for mut arguments in table {
+            arguments["limit"] = json!(100);
+            let refusal = site.refusal("evo.content.search", &arguments).await.unwrap_or_default();
+            let start: String = arguments.to_string().chars().take(200).collect();
+            assert!(refusal.len() < 400 && !refusal.contains(char::is_control), "{start}");
+        }
+    }
+    let everything = site.ids("evo.content.search", json!({"limit": 100})).await;
+    assert_eq!(everything, [1, 2, 3, 4, 5, 6, 7, 8, 11, 12]);
 }
 
 #[tokio::test]

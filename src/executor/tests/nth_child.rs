@@ -30,5 +30,6 @@ fn validate(arguments: &mut Arguments<'_>, caps: &Caps) -> Result<Plan, Invalid>
     // Meanings: the first that fails is told.
     let position = within("position", position, 1, caps.content_offset + 1)?;
     let place = Page { limit: 1, offset: position.unsigned_abs() - 1 };
-    Ok(Plan::item(move |tables, _| content::children(tables, id, place)))
+    let query = move |tables: &_, wanted: &_, _| content::children(tables, id, None, wanted, place);
+    Ok(Plan::documents(None, Vec::new(), query))
 }

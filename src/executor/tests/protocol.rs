@@ -6,7 +6,7 @@ fn request(method: &str, params: Value) -> String {
     json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()
 }
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 14] = [
     "evo.content.search",
     "evo.content.get",
     "evo.content.root_tree",
@@ -14,6 +14,11 @@ const NAMES: [&str; 9] = [
     "evo.content.ancestors",
     "evo.content.children",
     "evo.content.siblings",
+    "evo.content.neighbors",
+    "evo.content.prev_siblings",
+    "evo.content.next_siblings",
+    "evo.content.children_range",
+    "evo.content.siblings_range",
     "evo.model.list",
     "evo.model.get",
 ];
@@ -115,7 +120,7 @@ async fn tools_are_published_whole() {
 async fn cursors_lead_through_the_whole_list() {
     let site = site(0).await;
     for (per_page, pages) in
-        [(json!(1), 9), (json!(4), 3), (json!(9), 1), (json!(0), 9), (json!(-7), 9), (json!(99), 1)]
+        [(json!(1), 14), (json!(4), 4), (json!(14), 1), (json!(0), 14), (json!(-7), 14), (json!(99), 1)]
     {
         let (mut names, mut cursor, mut seen) = (Vec::new(), Value::Null, 0);
         loop {
@@ -296,7 +301,7 @@ async fn denied_tools_are_refused_and_hidden_only_where_asked() {
     policy.security.hide_denied_tools = true;
     policy.security.deny_tools = patterns(&["evo.model.*"]);
     site.policy.store(Arc::new(policy));
-    let rest: Vec<_> = NAMES.iter().filter(|name| name.contains("content") && !name.contains("siblings")).collect();
+    let rest: Vec<_> = NAMES.iter().filter(|name| name.contains("content") && !name.ends_with(".siblings")).collect();
     assert_eq!(listed(&site, Identity { may_call_tools: true, ..caller() }).await.iter().collect::<Vec<_>>(), rest);
     assert_eq!(listed(&site, caller()).await, [""; 0], "scopes that do not reach tools/call");
 }

@@ -1,0 +1,41 @@
+/// A database that cannot be used or did not answer. For the log only: the text may name files and columns.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("database.url must begin with sqlite://, mysql://, mariadb:// or postgres://")]
+    UnsupportedUrl,
+    #[error("database.prefix may hold letters, digits and underscores only")]
+    InvalidPrefix,
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("database: no answer within {0:?}")]
+    Slow(std::time::Duration),
+    #[error("database: the table {0} is missing")]
+    NoTable(String),
+    #[error("demo site: {0}")]
+    File(#[from] std::io::Error),
+    #[error("a value of this type cannot be bound")]
+    UnsupportedValue,
+}
+
+impl Error {
+    /// What is wrong in words that name nothing internal, for `/readyz`.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NoTable(_) => "database lacks the site's tables",
+            Self::Database(sqlx::Error::PoolTimedOut) | Self::Slow(_) => "database does not answer in time",
+            Self::Database(sqlx::Error::Database(_)) => "database refuses",
+            _ => "database does not answer",
+        }
+    }
+
+    /// Whether the database knows no such table or column: what was read of its schema no longer holds.
+    pub(in crate::store) fn is_schema(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        match error.code().as_deref() {
+            // MySQL tells SQLSTATEs: no such table, no such column. PostgreSQL: undefined column, undefined table.
+            Some("42S02" | "42S22" | "42703" | "42P01") => true,
+            _ => error.message().starts_with("no such column") || error.message().starts_with("no such table"),
+        }
+    }
+}
