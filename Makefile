@@ -6,7 +6,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := .venv
 APT := $(if $(filter 0,$(shell id -u)),apt-get,sudo apt-get)
 # NAME=PACKAGE: the command that must exist, and the package that brings it.
-TOOLS := cmake=cmake redis-server=redis-server nginx=nginx wrk=wrk cc=build-essential
+TOOLS := cmake=cmake redis-server=redis-server nginx=nginx wrk=wrk cc=build-essential \
+  mariadb-install-db=mariadb-server pg_ctlcluster=postgresql
 
 .PHONY: help run test check lint bench fuzz deps build-deps tools
 
