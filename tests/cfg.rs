@@ -30,6 +30,7 @@ fn load(kind: &str, name: &str, text: &str, set: Vec<(String, String)>) -> (Resu
         ("EXECUTOR_KEY", key.as_str()),
         ("REDIS_URL", "redis://redis.internal:6379"),
         ("SAPI_JWT_SECRET", &key),
+        ("SITE_DATABASE_PASSWORD", "word"),
         ("SEARCH_AUTHORIZATION", "Bearer word"),
     ];
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

@@ -3,6 +3,7 @@
 
 mod corpus;
 mod data;
+mod failures;
 mod models;
 mod schema;
 mod server;
