@@ -132,6 +132,9 @@ pub fn all() -> Vec<Rows> {
     all
 }
 
+/// Id, parent, menu index, title, published, deleted, hidden, template, date of publication.
+type Page<'a> = (i64, i64, i64, &'a str, bool, bool, bool, i64, i64);
+
 fn documents() -> Rows {
     let columns = vec![
         "id",
@@ -155,8 +158,8 @@ fn documents() -> Rows {
         "introtext",
         "content",
     ];
-    // The demo site: id, parent, menu index, title, published, deleted, hidden, template, date of publication.
-    let demo: [(i64, i64, i64, &str, bool, bool, bool, i64, i64); 12] = [
+    // The demo site.
+    let demo: [Page<'_>; 12] = [
         (1, 0, 0, "Home", true, false, false, 1, 0),
         (2, 0, 1, "Catalog", true, false, false, 1, 0),
         (3, 2, 0, "Blue chair", true, false, false, 2, 0),
@@ -170,8 +173,7 @@ fn documents() -> Rows {
         (11, 10, 0, "Stray page", true, false, false, 1, 0),
         (12, 0, 3, "Новини", true, false, false, 1, 0),
     ];
-    let row = |(id, parent, menuindex, title, published, deleted, hidden, template, pub_date)| {
-        let title: &str = title;
+    let row = |(id, parent, menuindex, title, published, deleted, hidden, template, pub_date): Page<'_>| {
         let alias = if id % 7 == 0 { Null } else { text(format!("doc-{id}")) };
         let kind = if id % 13 == 0 { "reference" } else { "document" };
         vec![
