@@ -8,4 +8,5 @@ mod models;
 mod schema;
 mod server;
 mod site;
+mod trees;
 mod variables;
