@@ -183,7 +183,7 @@ fn run(kind: Kind, directory: &Path) -> Child {
         Kind::MariaDb => {
             let mut command = Command::new(binary("mariadbd"));
             command.args(["--no-defaults", "--skip-networking", "--innodb-flush-log-at-trx-commit=2"]);
-            command.args(["--innodb-buffer-pool-size=32M", "--character-set-server=utf8mb4"]);
+            command.args(["--innodb-buffer-pool-size=128M", "--character-set-server=utf8mb4"]);
             command.arg(format!("--datadir={}", data.display()));
             command.arg(format!("--socket={}", directory.join("socket").display()));
             command.arg(format!("--pid-file={}", directory.join("pid").display()));
