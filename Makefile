@@ -6,7 +6,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := .venv
 APT := $(if $(filter 0,$(shell id -u)),apt-get,sudo apt-get)
 # NAME=PACKAGE: the command that must exist, and the package that brings it.
-TOOLS := cmake=cmake redis-server=redis-server nginx=nginx wrk=wrk cc=build-essential valgrind=valgrind
+TOOLS := cmake=cmake redis-server=redis-server nginx=nginx wrk=wrk cc=build-essential valgrind=valgrind \
+  mariadb-install-db=mariadb-server pg_ctlcluster=postgresql
 
 # libFuzzer's counters without a sanitizer, which stable Rust takes and safe code does not need.
 FUZZ_FLAGS := -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters \

@@ -30,6 +30,7 @@ fn load(kind: &str, name: &str, text: &str, set: Vec<(String, String)>) -> (Resu
         ("EXECUTOR_KEY", key.as_str()),
         ("REDIS_URL", "redis://redis.internal:6379"),
         ("SAPI_JWT_SECRET", &key),
+        ("SITE_DATABASE_PASSWORD", "word"),
         ("SEARCH_AUTHORIZATION", "Bearer word"),
     ];
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -338,7 +339,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
         "[upstreams.executor]",
         "[redis]\nurl = \"redis://:hunter2@r:6379\n\n[upstreams.executor]",
     ),
-    ("MySQL", "executor", r#""sqlite://emcp.sqlite""#, r#""mysql://root:hunter2@localhost/evo""#),
+    ("an engine that PHP calls so", "executor", r#""sqlite://emcp.sqlite""#, r#""pgsql://root:hunter2@localhost/evo""#),
     ("a path for a URL", "executor", r#""sqlite://emcp.sqlite""#, r#""emcp.sqlite""#),
     ("a queue worker", "executor", "[database]", "[queue_worker]\nthreads = 1\n\n[database]"),
     ("a table of the proxy", "executor", "[database]", "[redis]\nurl_env = \"REDIS_URL\"\n\n[database]"),

@@ -183,9 +183,14 @@ pub fn search(tables: &Tables, search: &Search, wanted: &Found, page: Page) -> S
 /// One document, or none.
 #[must_use]
 pub fn item(tables: &Tables, id: i64, wanted: &Found) -> SelectStatement {
-    let mut statement = documents(tables, false);
-    statement.and_where(column("id").eq(id));
-    Selection { statement, order: Vec::new() }.page(tables, wanted, Page { limit: 1, offset: 0 })
+    let mut statement = Query::select();
+    show(&mut statement, tables, wanted);
+    statement
+        .from(tables.table(DOCUMENT, "d"))
+        .and_where(Expr::col(("d", "id")).eq(id))
+        .and_where(Expr::col(("d", "deleted")).eq(0_i64))
+        .limit(1);
+    statement
 }
 
 /// The live roots and what lies at most `depth` levels below each.
@@ -258,42 +263,45 @@ pub fn siblings(tables: &Tables, id: i64, which: Siblings, wanted: &Found, page:
 }
 
 impl Selection {
-    /// The page's statement. Values that are only shown are looked up for its rows, not for all that were sorted; the
-    /// keys go along, since the order of a subquery promises nothing about what is made of it.
+    /// The page's statement: its ids are found and sorted first, and what is shown is fetched for these alone. The keys
+    /// go along, since the order of a subquery promises nothing about what is made of it.
     fn page(self, tables: &Tables, wanted: &Found, page: Page) -> SelectStatement {
         let Self { statement: mut inner, order } = self;
         let dialect = tables.dialect();
-        for key in &order {
-            key.clone().sort(dialect, &mut inner);
-        }
-        inner.limit(page.limit).offset(page.offset);
-        if wanted.outputs.is_empty() {
-            return inner;
-        }
         let mut outer = Query::select();
-        for name in COLUMNS {
-            outer.column(("p", name));
-        }
-        for output in &wanted.outputs {
-            outer.expr(variable::shown(tables, output));
-        }
+        show(&mut outer, tables, wanted);
+        inner.expr_as(column("id"), "id");
+        let mut sorted = Vec::with_capacity(order.len());
         for (at, key) in order.into_iter().enumerate() {
             let name = Alias::new(format!("key{at}"));
             inner.expr_as(key.by, name.clone());
-            Key { by: Expr::col(("p", name)), ..key }.sort(dialect, &mut outer);
+            Key { by: Expr::col(name.clone()), order: key.order.clone(), ..key }.sort(dialect, &mut inner);
+            sorted.push(Key { by: Expr::col(("p", name)), order: key.order, ..key });
         }
-        outer.from_subquery(inner, "p");
+        inner.limit(page.limit).offset(page.offset);
+        let same = Expr::col(("d", "id")).equals(("p", "id"));
+        outer.from_subquery(inner, "p").join(JoinType::InnerJoin, tables.table(DOCUMENT, "d"), same);
+        for key in sorted {
+            key.sort(dialect, &mut outer);
+        }
         outer
     }
 }
 
+/// What answers show of the document `d`.
+fn show(statement: &mut SelectStatement, tables: &Tables, wanted: &Found) {
+    for name in COLUMNS {
+        statement.expr(tables.column(DOCUMENT, "d", name));
+    }
+    for output in &wanted.outputs {
+        statement.expr(variable::shown(tables, output));
+    }
+}
+
+/// The documents `c` among which a statement selects.
 fn documents(tables: &Tables, deleted: bool) -> SelectStatement {
     let mut statement = Query::select();
-    for name in COLUMNS {
-        statement.expr_as(tables.column(DOCUMENT, "c", name), name);
-    }
-    statement.from(tables.table(DOCUMENT, "c"));
-    statement.and_where(column("deleted").eq(i64::from(deleted)));
+    statement.from(tables.table(DOCUMENT, "c")).and_where(column("deleted").eq(i64::from(deleted)));
     statement
 }
 

@@ -124,9 +124,14 @@ pub(in crate::store) fn number(dialect: Dialect, text: Expr, cast: Cast) -> Expr
                 Cast::Signed => text.cast_as("INTEGER"),
                 Cast::Unsigned => Func::cust("MAX").arg(text.cast_as("INTEGER")).arg(Expr::cust("0")).into(),
                 Cast::Decimal { precision, scale } => {
-                    let nudged = text.cast_as("REAL").mul(Expr::cust(format!("{NUDGE:?}")));
-                    let rounded = Func::cust("ROUND").arg(nudged).arg(Expr::cust(scale.to_string()));
+                    let real = text.cast_as("REAL");
+                    let nudged = real.clone().mul(Expr::cust(format!("{NUDGE:?}")));
+                    let rounded: Expr = Func::cust("ROUND").arg(nudged).arg(Expr::cust(scale.to_string())).into();
+                    let size: Expr = Func::cust("ABS").arg(real.clone()).into();
                     let most = nines(precision, scale);
+                    // Where a double has no more places than these, there is nothing to round.
+                    let fits = size.lt(Expr::cust(format!("1e{}", 15 - i16::from(scale))));
+                    let rounded = Expr::case(fits, rounded).finally(real);
                     within("MIN", "MAX", rounded.into(), &format!("-{most}"), &most)
                 }
             }

@@ -253,14 +253,14 @@ pub(in crate::store) fn tagged(tables: &Tables, tags: &Tags) -> Expr {
     Expr::exists(statement)
 }
 
-/// The value that the document of alias `p` shows.
+/// The value that the document of alias `d` shows.
 pub(in crate::store) fn shown(tables: &Tables, output: &Output<Option<i64>>) -> Expr {
     let Some(id) = output.variable else { return Expr::null() };
     let mut value = Query::select();
     value
         .column(("v", "value"))
         .from(tables.table(VALUE, "v"))
-        .and_where(Expr::col(("v", "contentid")).equals(("p", "id")))
+        .and_where(Expr::col(("v", "contentid")).equals(("d", "id")))
         .and_where(Expr::col(("v", "tmplvarid")).eq(id))
         .limit(1);
     or_default(tables, subquery(value), id, output.default)
