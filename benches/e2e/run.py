@@ -113,6 +113,15 @@ class Bench:
         self.probes += 1
         return int(re.search(r"requests\s+\d+ \d+ (\d+)", text)[1]) - self.probes
 
+    def settled_count(self):
+        """What the upstream counted, once nothing is on its way any more."""
+        count = self.upstream_count()
+        while True:
+            time.sleep(0.1)
+            count, before = self.upstream_count(), count
+            if count == before:
+                return count
+
     def sidecar(self, *more):
         deny = ", ".join(f'"deny{i}.*"' for i in range(100))
         raw = f"http://127.0.0.1:{self.back}/mcp"
@@ -204,7 +213,7 @@ function done(s, l, r)
     l:percentile(50), l:percentile(99)))
 end
 """)
-        seen, before = self.upstream_count(), cpu_ticks(pid)
+        seen, before = self.settled_count(), cpu_ticks(pid)
         run = subprocess.run(
             ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{self.options.seconds}s", "-s", str(script), url],
             capture_output=True, text=True, check=True)
@@ -219,8 +228,9 @@ end
     def check_upstream(self, url, before, answered, under_way):
         """wrk stops counting at its deadline; up to one request per connection may be under way then."""
         until(f"the upstream has counted {answered}", lambda: self.upstream_count() - before >= answered, 5)
-        counted = self.upstream_count() - before
-        if counted - answered > under_way:
+        counted = self.settled_count() - before
+        # One more each: wrk may have read an answer that it does not count any more, and sent the next request.
+        if counted - answered > 2 * under_way:
             sys.exit(f"{url}: {answered} requests were answered, the upstream counted {counted}")
 
     def constant(self, pid, url, rate):
@@ -229,7 +239,7 @@ end
         text = max(30, self.options.body_kb * 1024 - 120)
         command = [self.options.load, "rate", "--url", url, "--token", token(self.fresh_user())]
         command += ["--rate", str(rate), "--seconds", str(seconds), "--text", str(text)]
-        seen, before = self.upstream_count(), cpu_ticks(pid)
+        seen, before = self.settled_count(), cpu_ticks(pid)
         found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         spent = cpu_ticks(pid) - before
         if found["failures"]:
@@ -319,17 +329,17 @@ def main():
             for number in range(options.pairs):
                 order = list(contenders) if number % 2 == 0 else list(reversed(contenders))
                 for name in order:
-                    before = bench.upstream_count()
+                    before = bench.settled_count()
                     rounds[name].append(bench.load(*contenders[name]))
                     if name == "sidecar":
-                        reached += bench.upstream_count() - before
+                        reached += bench.settled_count() - before
             median_rps = {name: statistics.median(r["rps"] for r in rounds[name]) for name in contenders}
             if options.rate_share:
                 for name, contender in contenders.items():
-                    before = bench.upstream_count()
+                    before = bench.settled_count()
                     constant[name] = bench.constant(*contender, median_rps[name] * options.rate_share)
                     if name == "sidecar":
-                        reached += bench.upstream_count() - before
+                        reached += bench.settled_count() - before
             # What the sidecar permitted is what the upstream got from it.
             until(f"the sidecar counts {reached} permitted requests", lambda: bench.allowed() - start == reached, 5)
         finally:
