@@ -195,10 +195,16 @@ async fn mysql_session(pool: &sqlx::MySqlPool, options: &Arc<MySqlConnectOptions
     // A server that was restarted has hung up on every idle connection; the one after those is fresh.
     for _ in 0..=pool.options().get_max_connections() {
         let mut connection = pool.acquire().await?;
-        let answer = sqlx::raw_sql("SELECT CONNECTION_ID()").fetch_one(&mut *connection).await;
-        match answer.and_then(|row| row.try_get_unchecked(0)) {
-            Ok(thread) => return Ok(Session::MySql { connection, thread, options: Arc::clone(options) }),
-            Err(error) => {
+        let limit = pool.options().get_acquire_timeout();
+        let question = sqlx::raw_sql("SELECT CONNECTION_ID()").fetch_one(&mut *connection);
+        let answer = tokio::time::timeout(limit, question).await;
+        match answer.map(|answer| answer.and_then(|row| row.try_get_unchecked(0))) {
+            Ok(Ok(thread)) => return Ok(Session::MySql { connection, thread, options: Arc::clone(options) }),
+            Err(_) => {
+                connection.close_on_drop();
+                return Err(Error::Slow(limit));
+            }
+            Ok(Err(error)) => {
                 connection.close_on_drop();
                 tracing::debug!(%error, "store: an idle connection was dead");
             }

@@ -136,6 +136,15 @@ impl Server {
         }
     }
 
+    /// Stops or resumes the server and what it has forked: `STOP`, `CONT`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let forked = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let status = Command::new("kill").args(["-s", signal, &pid]).args(forked.split_whitespace()).status();
+        // A process that was there may be gone.
+        assert!(status.is_ok(), "kill -s {signal}");
+    }
+
     /// Starts it again, after [`Self::kill`].
     pub async fn restart(&mut self) {
         let deadline = Instant::now() + DEADLINE;
