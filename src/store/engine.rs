@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
 use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -162,6 +162,10 @@ fn mysql(url: &str, password: Option<&str>, settings: &Settings) -> Result<Engin
     let mut options: MySqlConnectOptions = url.parse()?;
     if let Some(password) = password {
         options = options.password(password);
+    }
+    // Where the server could encrypt, the attempt fails on its socket, which needs no encryption.
+    if options.get_socket().is_some() && matches!(options.get_ssl_mode(), MySqlSslMode::Preferred) {
+        options = options.ssl_mode(MySqlSslMode::Disabled);
     }
     // Statements are written for this mode; the server's own might read double quotes or blanks otherwise.
     options = options.pipes_as_concat(false).no_engine_substitution(false).timezone(None);
