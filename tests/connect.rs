@@ -370,6 +370,33 @@ fn what_is_down_or_strange_says_why() {
 }
 
 #[test]
+fn a_database_that_is_not_the_sites_or_not_there_is_told_apart() {
+    let files = Files::new();
+    let down = server::free_port();
+    files.write("site.sqlite", "");
+    files.sidecar("[upstreams]\n");
+    for (database, expected, fix) in [
+        ("url = \"sqlite://site.sqlite\"\nprefix = \"own_\"".to_owned(), "own_site_content", "check database.prefix"),
+        (
+            format!("url = \"postgres://user@127.0.0.1:{down}/site\"\nacquire_timeout_ms = 200"),
+            "cannot be used",
+            "user and password",
+        ),
+        (
+            format!("url = \"mysql://user@127.0.0.1:{down}/site\"\nacquire_timeout_ms = 200"),
+            "cannot be used",
+            "user and password",
+        ),
+    ] {
+        files.write("executor.toml", &format!("[executor]\nsocket = \"e.sock\"\n[database]\n{database}\n"));
+        let (code, text) = files.connect();
+        assert_eq!(code, 1, "{text}");
+        let (line, said) = about(&text, "failed", "database");
+        assert!(line.contains(expected) && said.contains(fix), "{database}: {text}");
+    }
+}
+
+#[test]
 fn a_redis_is_told_by_what_it_refuses() {
     let redis = RedisServer::start();
     let files = Files::new();

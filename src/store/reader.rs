@@ -56,7 +56,7 @@ impl Reader {
     pub(in crate::store) async fn begin(&mut self) -> Result<(), Error> {
         let Some(session) = &mut self.session else { return Ok(()) };
         self.busy = true;
-        session.begin().await?;
+        tokio::time::timeout(self.limit, session.begin()).await.map_err(|_| Error::Slow(self.limit))??;
         self.busy = false;
         self.begun = true;
         Ok(())

@@ -113,6 +113,24 @@ fn each_statement_reads_the_same_in_three_dialects() {
 }
 
 #[test]
+fn variables_that_leave_least_are_joined_first() {
+    let filter = |variable, test, use_default| variable::Filter { variable, test, use_default };
+    let filters = vec![
+        filter(1, variable::Test::Null, false),
+        filter(2, variable::Test::Number(Comparison::Less, Cast::Signed, "9".to_owned()), false),
+        filter(3, variable::Test::In(vec!["a".to_owned()]), true),
+        filter(4, variable::Test::Like(Anchor::Start, "a".to_owned()), false),
+        filter(5, variable::Test::In(vec!["a".to_owned()]), false),
+    ];
+    let search = everything(2, Sort::Column("id", Order::Asc));
+    let statement =
+        content::search(&Tables::new("evo_", Dialect::Sqlite), &search, &Found { filters, ..Found::default() }, PAGE);
+    let sql = statement.to_string(sea_query::SqliteQueryBuilder);
+    let joined: Vec<&str> = sql.split("\"tmplvarid\" = ").skip(1).map(|rest| &rest[..1]).collect();
+    assert_eq!(joined, ["5", "4", "2", "1", "3"], "{sql}");
+}
+
+#[test]
 fn no_model_names_a_secret_column() {
     let secret =
         ["password", "cachepwd", "cachepwd_valid_to", "verified_key", "refresh_token", "access_token", "sessionid"];

@@ -157,6 +157,41 @@ async fn a_database_that_goes_away_comes_back_by_itself() {
 }
 
 #[tokio::test]
+async fn a_database_that_stalls_holds_nobody_up() {
+    for kind in [Kind::MariaDb, Kind::Postgres] {
+        let server = Server::start(kind).await;
+        create(&server, "site", "").await;
+        let wait = Duration::from_millis(500);
+        let settings =
+            Settings { acquire_timeout: wait, statement_timeout: wait, ..site::settings(&server.url("site")) };
+        let site = Site::over("site", &settings, (None, None));
+        let search = json!({"limit": 3});
+        site.result("evo.content.search", &search).await.expect("it answers");
+
+        server.signal("STOP");
+        let begun = Instant::now();
+        for _ in 0..2 {
+            let answer = site.call("evo.content.search", &search).await;
+            assert_eq!(answer["error"]["code"], -32603, "{kind:?}: {answer}");
+            site.ready().await.expect_err("it does not answer");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{kind:?}: {:?}", begun.elapsed());
+        server.signal("CONT");
+        eventually("ready again", async || site.ready().await.is_ok()).await;
+        site.result("evo.content.search", &search).await.expect("it answers again");
+    }
+}
+
+#[tokio::test]
+async fn the_upper_half_of_an_unsigned_column_stays_positive() {
+    let server = shared(Kind::MariaDb).await;
+    let site = site::filled(&server, "large", "mariadb", "").await;
+    server.run("large", "UPDATE evo_user_attributes SET blockeduntil = 4102444800 WHERE id = 2").await;
+    let user = site.result("evo.model.get", &json!({"model": "UserAttribute", "id": 2})).await.expect("valid");
+    assert_eq!(user["item"]["blockeduntil"], 4_102_444_800_i64);
+}
+
+#[tokio::test]
 async fn a_database_without_the_tables_is_not_ready_until_they_are_there() {
     let server = shared(Kind::Postgres).await;
     server.run("postgres", "CREATE DATABASE bare").await;

@@ -8,5 +8,6 @@ mod models;
 mod schema;
 mod server;
 mod site;
+mod tls;
 mod trees;
 mod variables;

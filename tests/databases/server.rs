@@ -23,6 +23,9 @@ pub struct Server {
     pub kind: Kind,
     child: Child,
     directory: tempfile::TempDir,
+    /// Of TCP, with [`Self::encrypted`]; PostgreSQL names its socket after it, too.
+    pub port: u16,
+    extra: Vec<String>,
 }
 
 /// The servers that tests share while any of them needs them.
@@ -73,8 +76,51 @@ impl Server {
         };
         let made = drop_privileges(&mut make, kind, directory.path()).output().expect("it is installed");
         assert!(made.status.success(), "{kind:?}: {}", String::from_utf8_lossy(&made.stderr));
-        let child = run(kind, directory.path());
-        Self { kind, child, directory }
+        let child = run(kind, directory.path(), &[]);
+        Self { kind, child, directory, port: 5432, extra: Vec::new() }
+    }
+
+    /// A server on a port of loopback, too, with a certificate for `localhost`; and the file of who vouches for it.
+    pub async fn encrypted(kind: Kind) -> (Self, PathBuf) {
+        let mut server = Self::start(kind).await;
+        let directory = server.directory.path().to_owned();
+        let openssl = |args: &[&str]| {
+            let mut command = Command::new("openssl");
+            let output = drop_privileges(command.args(args), kind, &directory).output().expect("openssl is installed");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+        let authority = ["req", "-x509", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.crt"];
+        openssl(&[&authority[..], &key[..]].concat());
+        let request = ["req", "-x509", "-CA", "ca.crt", "-CAkey", "ca.key", "-subj", "/CN=localhost"];
+        let names = ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"];
+        openssl(&[&request[..], &key[..], &names[..], &["-keyout", "own.key", "-out", "own.crt"]].concat());
+        let (certificate, key) = (directory.join("own.crt"), directory.join("own.key"));
+        let (certificate, key) = (certificate.display(), key.display());
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        server.kill();
+        server.port = free.expect("loopback").port();
+        let port = server.port;
+        server.extra = match kind {
+            Kind::MariaDb => vec![
+                format!("--port={port}"),
+                "--bind-address=127.0.0.1".to_owned(),
+                format!("--ssl-cert={certificate}"),
+                format!("--ssl-key={key}"),
+            ],
+            Kind::Postgres => [
+                format!("port={port}"),
+                "listen_addresses=127.0.0.1".to_owned(),
+                "ssl=on".to_owned(),
+                format!("ssl_cert_file={certificate}"),
+                format!("ssl_key_file={key}"),
+            ]
+            .into_iter()
+            .flat_map(|setting| ["-c".to_owned(), setting])
+            .collect(),
+        };
+        server.restart().await;
+        (server, directory.join("ca.crt"))
     }
 
     /// A URL for a database, as the administrator.
@@ -86,8 +132,8 @@ impl Server {
     pub fn url_of(&self, user: &str, database: &str) -> String {
         let directory = self.directory.path().display();
         match self.kind {
-            Kind::MariaDb => format!("mysql://{user}@localhost/{database}?socket={directory}/socket"),
-            Kind::Postgres => format!("postgres://{user}@localhost/{database}?host={directory}"),
+            Kind::MariaDb => format!("mysql://{user}@localhost/{database}?socket={directory}/socket&ssl-mode=DISABLED"),
+            Kind::Postgres => format!("postgres://{user}@localhost/{database}?host={directory}&port={}", self.port),
         }
     }
 
@@ -136,16 +182,29 @@ impl Server {
         }
     }
 
+    /// Stops or resumes the server and what it has forked: `STOP`, `CONT`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let forked = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let status = Command::new("kill").args(["-s", signal, &pid]).args(forked.split_whitespace()).status();
+        // A process that was there may be gone.
+        assert!(status.is_ok(), "kill -s {signal}");
+    }
+
     /// Starts it again, after [`Self::kill`].
     pub async fn restart(&mut self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            self.child = run(self.kind, self.directory.path());
+            self.child = run(self.kind, self.directory.path(), &self.extra);
             while self.child.try_wait().expect("it is our child").is_none() {
                 if self.answers().await {
                     return;
                 }
-                assert!(Instant::now() < deadline, "{:?} does not come back", self.kind);
+                if Instant::now() > deadline {
+                    let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+                    let answer = self.try_run("mysql", "SELECT 1").await;
+                    panic!("{:?} does not come back: {answer:?} {log}", self.kind);
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             assert!(Instant::now() < deadline, "{:?} does not come back", self.kind);
@@ -177,16 +236,19 @@ impl Drop for Server {
     }
 }
 
-fn run(kind: Kind, directory: &Path) -> Child {
+fn run(kind: Kind, directory: &Path, extra: &[String]) -> Child {
     let data = directory.join("data");
     let mut command = match kind {
         Kind::MariaDb => {
             let mut command = Command::new(binary("mariadbd"));
-            command.args(["--no-defaults", "--skip-networking", "--innodb-flush-log-at-trx-commit=2"]);
+            command.args(["--no-defaults", "--innodb-flush-log-at-trx-commit=2"]);
             command.args(["--innodb-buffer-pool-size=128M", "--character-set-server=utf8mb4"]);
             command.arg(format!("--datadir={}", data.display()));
             command.arg(format!("--socket={}", directory.join("socket").display()));
             command.arg(format!("--pid-file={}", directory.join("pid").display()));
+            if extra.is_empty() {
+                command.arg("--skip-networking");
+            }
             command
         }
         Kind::Postgres => {
@@ -197,6 +259,7 @@ fn run(kind: Kind, directory: &Path) -> Child {
         }
     };
     let log = std::fs::File::create(directory.join("log")).expect("the directory is there");
+    command.args(extra);
     drop_privileges(&mut command, kind, directory).stdout(Stdio::null()).stderr(log).spawn().expect("it is installed")
 }
 

@@ -17,7 +17,7 @@ use crate::config::{Executor, Sidecar};
 use crate::limits::RedisStore;
 use crate::policy::Snapshot;
 use crate::redis;
-use crate::store::Pool;
+use crate::store::{self, Pool};
 
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -147,10 +147,12 @@ async fn ask_database(executor: &Executor) -> Vec<Finding> {
         Err(error) => {
             let text = error.to_string().replace("database: ", "").replace("error returned from ", "");
             let text: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
-            let fix = if text.contains("no such table") {
-                "check database.prefix, and whether this is the site's database"
-            } else {
-                "check database.url: the file must exist and be readable for this user"
+            let fix = match &error {
+                store::Error::NoTable(_) => "check database.prefix, rights, and whether this is the site's database",
+                _ if executor.database.url.expose().starts_with(b"sqlite:") => {
+                    "check database.url: the file must exist and be readable for this user"
+                }
+                _ => "check database.url, user and password, and whether the server is up and can be reached from here",
             };
             Finding::failed("database", format!("cannot be used: {text}"), fix)
         }
