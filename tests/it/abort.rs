@@ -146,7 +146,7 @@ fn a_slow_reader_of_one_large_event_is_not_cut() {
     });
     let sidecar = Sidecar::start()
         .policy("stream.max_event_kb", 40 * 1024)
-        .set("timeouts.write_stall=\"1s\"")
+        .set("timeouts.write_stall=\"2s\"")
         .upstream(upstream)
         .go();
     let mut client = open(&sidecar, &Token::of("alice"));
@@ -154,7 +154,7 @@ fn a_slow_reader_of_one_large_event_is_not_cut() {
     let mut length = 0;
     while let Some(part) = client.part(SOON) {
         length += part.len();
-        // Four seconds in all, four times the stall; the pauses shape the input.
+        // Four seconds in all, twice the stall; the pauses shape the input.
         std::thread::park_timeout(Duration::from_millis(2));
     }
     assert_eq!(length, (32 << 20) + 8, "after {:?}", begun.elapsed());

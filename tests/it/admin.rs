@@ -149,7 +149,7 @@ fn a_broken_database_is_a_reason() {
     let site = sidecar.data().join("demo.sqlite");
     let good = std::fs::read(&site).expect("the demo site");
     std::fs::write(&site, vec![0x5a; good.len()]).expect("is overwritten");
-    unready(&sidecar, "executor: database does not answer");
+    unready(&sidecar, "executor: database refuses");
     let search = json!({"name": "evo.content.search", "arguments": {"limit": 5, "offset": 0}});
     let answer = sidecar.rpc("content", "tools/call", search);
     assert_eq!(answer.json()["error"], json!({"code": -32603, "message": "Internal error"}), "{}", answer.text());

@@ -86,13 +86,13 @@ fn every_method_is_answered_or_refused_by_its_scope() {
 #[test]
 fn denied_tools_are_hidden_where_the_policy_says_so() {
     let sidecar = Sidecar::start().policy("security.deny_tools", vec!["evo.model.*"]).go();
-    assert_eq!(tool_names(&sidecar, &["mcp:read"]).len(), 9, "the listing is not filtered by default");
+    assert_eq!(tool_names(&sidecar, &["mcp:read"]).len(), 14, "the listing is not filtered by default");
     sidecar.finish();
 
     let start = Sidecar::start().policy("security.deny_tools", vec!["evo.model.*"]);
     let sidecar = start.policy("security.hide_denied_tools", true).go();
     let names = tool_names(&sidecar, &["mcp:read", "mcp:call"]);
-    assert_eq!(names.len(), 7, "{names:?}");
+    assert_eq!(names.len(), 12, "{names:?}");
     assert!(names.iter().all(|name| name.starts_with("evo.content.")), "{names:?}");
     assert_eq!(tool_names(&sidecar, &["mcp:read"]), [""; 0], "a caller that may call nothing");
     sidecar.finish();

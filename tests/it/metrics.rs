@@ -455,8 +455,10 @@ fn a_proxy_without_its_secret_counts_an_error_of_its_own() {
         .body(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
     let answer = Client::connect(mcp).round_trip(&request);
     assert_eq!((answer.status, answer.code().as_deref()), (500, Some("internal_error")), "{}", answer.text());
-    let text = read("/metrics");
-    assert_eq!(sum(&text, "internal_errors_total", &[]), 1.0);
+    // The answer is on its way before it is counted.
+    let text = eventually("the error is counted", Duration::from_secs(10), || {
+        Some(read("/metrics")).filter(|text| sum(text, "internal_errors_total", &[]) == 1.0)
+    });
     assert_eq!(sum(&text, "requests_total", &[("decision", "deny"), ("code", "internal_error")]), 1.0);
     assert!(!text.contains("executor"), "a proxy alone shows nothing of an executor");
     let said = std::fs::read_to_string(&log).expect("is readable");

@@ -129,7 +129,7 @@ fn the_executor_has_doors_of_its_own_and_tells_when_its_database_is_away() {
     assert_eq!(get(admin, "/healthz").status, 200);
     // Told from the first answer on, not from the first look at the database.
     let unready = get(admin, "/readyz");
-    let reasons = json!(["executor: database does not answer"]);
+    let reasons = json!(["executor: database refuses"]);
     assert_eq!((unready.status, &unready.json()["reasons"]), (503, &reasons), "{}", unready.text());
     files.demo_site();
     eventually("the database is seen", SOON, || (get(admin, "/readyz").status == 200).then_some(()));
