@@ -117,6 +117,14 @@ fn the_first_failing_stage_decides_and_later_ones_are_charged() {
     let blank = call("tools/list ", None);
     let denial = decide(&snapshot, &facts(&principal(&["mcp:read"]), Body::Call(&blank)));
     assert_eq!(code(&denial), "scope_denied");
+    for name in
+        ["tools/call ", "Tools/Call", "tools//call", "tools\\call", "toolsCall", "tools/call\0", "tools/c\u{e1}ll"]
+    {
+        let disguised = call(name, Some("evo.content.purge"));
+        assert_eq!(code(&decide(&snapshot, &facts(&all, Body::Call(&disguised)))), "bad_method", "{name:?}");
+    }
+    let other = call("admin/tools/call", None);
+    assert_eq!(code(&decide(&snapshot, &facts(&all, Body::Call(&other)))), "forward");
     let headers = ProtocolHeaders { method: Some("tools/list"), ..ProtocolHeaders::default() };
     let contradicted = decide(&snapshot, &Facts { headers, ..facts(&all, Body::Call(&good)) });
     assert_eq!(code(&contradicted), "header_mismatch");
