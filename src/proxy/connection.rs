@@ -155,6 +155,14 @@ impl Connection {
         self.gathers.store(true, Ordering::Relaxed);
     }
 
+    /// Resolves when the client has closed the connection, or its half of it. A byte that it sends on is left alone,
+    /// and hides what comes behind it.
+    pub async fn left(&self) {
+        if let Ok(1..) = self.socket.peek(&mut [0]).await {
+            std::future::pending().await
+        }
+    }
+
     /// The header has been read: its deadline no longer applies.
     pub fn header_done(&self) {
         self.in_header.store(false, Ordering::Relaxed);
