@@ -153,6 +153,14 @@ fn check_shape<'a>(envelope: &'a Envelope<'_>, method: Option<Method>) -> Result
                 _ => Err(builtin(Reason::UriInvalid, "params.uri")),
             }
         }
+        // What is completed is part of a prompt or resource, and told to those who may have it.
+        Some(Method::CompletionComplete) => match (envelope.ref_name.as_deref(), envelope.ref_uri.as_deref()) {
+            (None, None) => Ok(Target::None),
+            (Some(name), None) if is_name(name) => Ok(Target::Prompt(name)),
+            (Some(_), _) => Err(builtin(Reason::NameInvalid, "params.ref.name")),
+            (None, Some(uri)) if is_uri(uri) => Ok(Target::Resource(uri)),
+            (None, Some(_)) => Err(builtin(Reason::UriInvalid, "params.ref.uri")),
+        },
         // An upstream that trims or folds what it reads would run a method that was never judged.
         None if Method::is_lookalike(&envelope.method) => Err(builtin(Reason::Parse(Refusal::BadMethod), "method")),
         _ => Ok(Target::None),
