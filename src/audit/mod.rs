@@ -1,7 +1,8 @@
 //! The audit log: one JSON line per decision, written by a thread of its own.
 //!
 //! Invariants: a place in the queue is reserved before a request is permitted, so that no permitted request can lack
-//! its line while the process lives; what waits is bounded; lines come out whole, in the order they were handed in,
+//! its line while the process lives; what waits is bounded (a stream gives its place back while it is open, and its
+//! line may exceed the bound); lines come out whole, in the order they were handed in,
 //! also across a disk that was full for a while. Denials before authentication have their own bounded queue and are
 //! aggregated, so that a flood neither fills the disk nor takes places from permitted requests.
 //!
@@ -22,7 +23,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,8 @@ struct Shared {
     min_free_bytes: u64,
     /// Free places. A place is taken by a slot, kept by its record, and given back when the line is written.
     places: Semaphore,
+    /// Records to come, or waiting, that hold no place: those of streams.
+    unplaced: AtomicUsize,
     state: Mutex<State>,
     denials: Mutex<Denials>,
     /// Wakes the writer.
@@ -96,6 +99,8 @@ struct State {
 
 struct Entry {
     record: Record,
+    /// Whether it holds one of the places.
+    placed: bool,
     waiter: Option<oneshot::Sender<Result<(), Unwritten>>>,
 }
 
@@ -122,6 +127,7 @@ impl Audit {
             capacity,
             min_free_bytes: settings.min_free_bytes,
             places: Semaphore::new(capacity),
+            unplaced: AtomicUsize::new(0),
             state: Mutex::default(),
             denials: Mutex::default(),
             work: Condvar::new(),
@@ -152,7 +158,7 @@ impl Audit {
         match tokio::time::timeout(RESERVE_WAIT, self.0.places.acquire()).await {
             Ok(Ok(place)) => {
                 place.forget();
-                Ok(Slot { shared: Some(Arc::clone(&self.0)) })
+                Ok(Slot { shared: Some(Arc::clone(&self.0)), placed: true })
             }
             _ => Err(Full),
         }
@@ -162,7 +168,7 @@ impl Audit {
     #[must_use]
     pub fn try_reserve(&self) -> Option<Slot> {
         self.0.places.try_acquire().ok()?.forget();
-        Some(Slot { shared: Some(Arc::clone(&self.0)) })
+        Some(Slot { shared: Some(Arc::clone(&self.0)), placed: true })
     }
 
     /// Records a denial before authentication. Needs no place, never waits, is aggregated.
@@ -225,7 +231,14 @@ impl Audit {
     }
 
     fn outstanding(&self) -> u64 {
-        (self.0.capacity - self.0.places.available_permits()) as u64
+        self.0.outstanding()
+    }
+}
+
+impl Shared {
+    /// Slots that are out and records that are not written.
+    fn outstanding(&self) -> u64 {
+        (self.capacity - self.places.available_permits() + self.unplaced.load(Ordering::Acquire)) as u64
     }
 }
 
@@ -234,9 +247,22 @@ impl Audit {
 pub struct Slot {
     /// `None` once written.
     shared: Option<Arc<Shared>>,
+    /// Whether it holds one of the places.
+    placed: bool,
 }
 
 impl Slot {
+    /// What it is for takes long: the place is given back meanwhile, so that open streams keep nobody out. The record
+    /// takes one again if one is free by then, and goes beyond the queue's bound if not: by no more than there are
+    /// streams open while nothing can be written.
+    pub fn give_place_back(&mut self) {
+        if let Some(shared) = self.shared.as_ref().filter(|_| self.placed) {
+            shared.unplaced.fetch_add(1, Ordering::AcqRel);
+            shared.places.add_permits(1);
+            self.placed = false;
+        }
+    }
+
     /// Hands the record over. The answer waits for the future only with `audit.durability = "written"`; dropping the
     /// future does not take the record back.
     pub fn write(mut self, record: Record) -> Written {
@@ -254,7 +280,13 @@ impl Slot {
             event::audit_dropped(&shared.metrics, AuditDrop::Closed, 1);
             return written;
         }
-        state.queue.push(Entry { record, waiter });
+        let mut placed = self.placed;
+        if !placed && let Ok(place) = shared.places.try_acquire() {
+            place.forget();
+            shared.unplaced.fetch_sub(1, Ordering::AcqRel);
+            placed = true;
+        }
+        state.queue.push(Entry { record, placed, waiter });
         let waiting = state.queue.len();
         if waiting == 1 {
             state.first_at = Some(Instant::now());
@@ -270,7 +302,11 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
-            shared.places.add_permits(1);
+            if self.placed {
+                shared.places.add_permits(1);
+            } else {
+                shared.unplaced.fetch_sub(1, Ordering::AcqRel);
+            }
             event::audit_dropped(&shared.metrics, AuditDrop::Abandoned, 1);
         }
     }

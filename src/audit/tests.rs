@@ -221,6 +221,61 @@ fn slots_given_back_are_free_and_counted() {
 }
 
 #[test]
+fn a_slot_without_a_place_keeps_nobody_out_and_its_line_is_written() {
+    let disk = Disk::with_room(usize::MAX);
+    let (audit, metrics, _) = on_disk(&disk, Durability::Buffered, 1);
+    let mut streams: Vec<Slot> = Vec::new();
+    for _ in 0..5 {
+        let mut slot = audit.try_reserve().expect("the place is free again");
+        slot.give_place_back();
+        slot.give_place_back();
+        streams.push(slot);
+    }
+    let call = audit.try_reserve().expect("the place is free again");
+    assert!(audit.try_reserve().is_none(), "there is one place only");
+    drop(streams.pop());
+    assert_eq!(metrics.audit_lost(), 1);
+    let closing = audit.clone();
+    let close = std::thread::spawn(move || closing.close(PATIENCE));
+    until("closing", || audit.0.places.is_closed());
+    drop(call.write(numbered(0)));
+    for (number, slot) in (1..).zip(streams) {
+        drop(slot.write(numbered(number)));
+    }
+    assert_eq!(close.join().expect("no panic"), Ok(()), "it waits for slots without a place, too");
+    assert_eq!(numbers(&disk.lines()), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn while_nothing_can_be_written_streams_that_end_take_the_places() {
+    let disk = Disk::with_room(0);
+    let (audit, metrics, _) = on_disk(&disk, Durability::Buffered, 3);
+    let stream = || {
+        let mut slot = audit.try_reserve().expect("a place");
+        slot.give_place_back();
+        slot
+    };
+    let mut streams: Vec<Slot> = std::iter::repeat_with(stream).take(5).collect();
+    for number in 0..2 {
+        drop(streams.remove(0).write(numbered(number)));
+    }
+    let last = audit.try_reserve().expect("one of three is left");
+    assert!(audit.try_reserve().is_none());
+    drop(last.write(numbered(2)));
+    for (number, slot) in (3..).zip(streams) {
+        drop(slot.write(numbered(number)));
+    }
+    assert!(audit.try_reserve().is_none());
+    until("noticed", || !audit.healthy());
+    disk.0.lock().room = usize::MAX;
+    until("all places are back, and no more", || audit.0.places.available_permits() == 3);
+    until("nothing is out", || audit.0.outstanding() == 0);
+    audit.close(PATIENCE).expect("flushed");
+    assert_eq!(numbers(&disk.lines()), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(metrics.audit_lost(), 0);
+}
+
+#[test]
 fn close_waits_for_slots_that_are_out() {
     let disk = Disk::with_room(usize::MAX);
     let (audit, ..) = on_disk(&disk, Durability::Buffered, 4);

@@ -37,6 +37,8 @@ struct Group {
     lines: Lines,
     /// Bytes of `lines` that the sink has taken.
     done: usize,
+    /// Records among the lines.
+    records: usize,
     /// Places to give back.
     places: usize,
     denials: u64,
@@ -131,7 +133,7 @@ impl Writer {
         if let Some(first_at) = self.group.first_at {
             shared.metrics.audit_lag(first_at.elapsed());
         }
-        shared.metrics.audit_queue(self.group.places + shared.state.lock().queue.len());
+        shared.metrics.audit_queue(self.group.records + shared.state.lock().queue.len());
     }
 
     /// Takes everything that waits into the group.
@@ -145,7 +147,8 @@ impl Writer {
         }
         for entry in self.spare.drain(..) {
             group.lines.record(&entry.record);
-            group.places += 1;
+            group.records += 1;
+            group.places += usize::from(entry.placed);
             group.waiters.extend(entry.waiter);
         }
         let (whole, summaries, dropped) = {
@@ -221,11 +224,13 @@ impl Writer {
     fn settle(&mut self) {
         let metrics = &self.shared.metrics;
         let group = &mut self.group;
-        metrics.audit_written(AuditQueue::Decision, group.places as u64);
+        metrics.audit_written(AuditQueue::Decision, group.records as u64);
         metrics.audit_written(AuditQueue::Denial, group.denials);
         metrics.audit_written(AuditQueue::Summary, group.summaries);
         metrics.audit_lag(group.first_at.take().map_or(Duration::ZERO, |first_at| first_at.elapsed()));
         metrics.audit_queue(self.shared.state.lock().queue.len());
+        let unplaced = std::mem::take(&mut group.records) - group.places;
+        self.shared.unplaced.fetch_sub(unplaced, Ordering::AcqRel);
         self.shared.places.add_permits(std::mem::take(&mut group.places));
         for waiter in group.waiters.drain(..) {
             let _ = waiter.send(Ok(()));
@@ -253,16 +258,14 @@ impl Writer {
 
     /// Whether nothing waits and no slot is out.
     fn finished(&self) -> bool {
-        self.group.is_empty()
-            && self.shared.state.lock().queue.is_empty()
-            && self.shared.places.available_permits() == self.shared.capacity
+        self.group.is_empty() && self.shared.state.lock().queue.is_empty() && self.shared.outstanding() == 0
     }
 
     fn end(&mut self) {
         let mut state = self.shared.state.lock();
         // What is in the group and was not written, what came after it, and slots that never wrote.
-        let lost = (self.shared.capacity - self.shared.places.available_permits()) as u64;
-        let unwritten = (self.group.places + state.queue.len()) as u64 + self.group.denials;
+        let lost = self.shared.outstanding();
+        let unwritten = (self.group.records + state.queue.len()) as u64 + self.group.denials;
         state.queue.clear();
         // Counted before anybody learns of the end, and under the lock, so that no record slips in between.
         if unwritten > 0 {

@@ -32,6 +32,15 @@ impl AddressRange {
     }
 }
 
+/// What one client is taken to have: an IPv4 address, or a /64 of IPv6, in which it can choose its address freely.
+#[must_use]
+pub fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        address => address,
+    }
+}
+
 impl FromStr for AddressRange {
     type Err = InvalidAddressRange;
 

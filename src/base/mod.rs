@@ -7,7 +7,7 @@ mod clock;
 mod principal;
 mod secret;
 
-pub use address::AddressRange;
+pub use address::{AddressRange, client_network};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use principal::{Context, Digest, Principal};
 pub use secret::Secret;

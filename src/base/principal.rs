@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::client_network;
+
 /// Where an identity comes from; the audit field `context`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Context {
@@ -94,7 +96,8 @@ impl Principal {
         }
     }
 
-    /// A caller without identity, told apart by address alone (`auth.mode = "none"`).
+    /// A caller without identity, told apart by address alone (`auth.mode = "none"`). Addresses of one IPv6 /64 are
+    /// one principal: whoever has it can call from a new one each time.
     #[must_use]
     pub fn anonymous(address: IpAddr) -> Self {
         let id = address.to_canonical().to_string();
@@ -105,7 +108,7 @@ impl Principal {
             user_id: None,
             scopes: Vec::new(),
             expires_at_s: None,
-            digest: Digest::of(&[b"", b"ip", id.as_bytes()]),
+            digest: Digest::of(&[b"", b"ip", client_network(address).to_string().as_bytes()]),
             identity: format!("ip:{id}").into(),
         }
     }
@@ -162,6 +165,16 @@ impl Principal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_one_client_can_choose_among_are_one_principal() {
+        let digest = |text: &str| Principal::anonymous(text.parse().expect("an address")).digest();
+        assert_eq!(digest("2001:db8::1"), digest("2001:db8::ffff:1"));
+        assert_ne!(digest("2001:db8::1"), digest("2001:db8:0:1::1"));
+        assert_eq!(digest("203.0.113.7"), digest("::ffff:203.0.113.7"));
+        assert_ne!(digest("203.0.113.7"), digest("203.0.113.8"));
+        assert_eq!(&**Principal::anonymous("2001:db8::1".parse().expect("an address")).identity(), "ip:2001:db8::1");
+    }
 
     #[test]
     fn principals_that_only_look_alike_have_their_own_digests() {

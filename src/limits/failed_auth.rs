@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use parking_lot::Mutex;
 
 use super::retry_after_s;
+use crate::base::client_network;
 
 const WINDOW_MS: u64 = 60_000;
 const SHARDS: usize = 16;
@@ -20,7 +21,7 @@ const SAMPLE: usize = 8;
 /// the fewest failures among some gives way, so that a flood of addresses neither grows memory nor locks out others.
 #[derive(Debug)]
 pub struct FailedAuth {
-    shards: Box<[Mutex<HashMap<u128, Failures>>]>,
+    shards: Box<[Mutex<HashMap<IpAddr, Failures>>]>,
     hasher: RandomState,
     capacity: usize,
 }
@@ -56,7 +57,7 @@ impl FailedAuth {
         if limit_per_minute == 0 {
             return Ok(());
         }
-        let key = group(address);
+        let key = client_network(address);
         match self.shard(key).lock().get(&key) {
             Some(failures) if failures.is_live(now_ms) && failures.count >= limit_per_minute => {
                 Err(retry_after_s(failures.ends_ms - now_ms))
@@ -67,7 +68,7 @@ impl FailedAuth {
 
     /// Notes a failed authentication.
     pub fn record(&self, address: IpAddr, now_ms: u64) {
-        let key = group(address);
+        let key = client_network(address);
         let mut shard = self.shard(key).lock();
         if shard.len() >= self.capacity && !shard.contains_key(&key) {
             make_room(&mut shard, self.capacity, now_ms);
@@ -85,7 +86,7 @@ impl FailedAuth {
         }
     }
 
-    fn shard(&self, key: u128) -> &Mutex<HashMap<u128, Failures>> {
+    fn shard(&self, key: IpAddr) -> &Mutex<HashMap<IpAddr, Failures>> {
         let hash = self.hasher.hash_one(key);
         &self.shards[usize::try_from(hash % self.shards.len() as u64).unwrap_or_default()]
     }
@@ -98,17 +99,9 @@ impl Failures {
     }
 }
 
-/// What one client is taken to have: an IPv4 address, or a /64 of IPv6.
-fn group(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
-        IpAddr::V6(address) => u128::from(address) >> 64 << 64,
-    }
-}
-
 /// Frees at least one place: everything that has expired when a sample finds any of it, else the entry with the
 /// fewest failures of the sample.
-fn make_room(shard: &mut HashMap<u128, Failures>, capacity: usize, now_ms: u64) {
+fn make_room(shard: &mut HashMap<IpAddr, Failures>, capacity: usize, now_ms: u64) {
     let sampled = shard.iter().take(SAMPLE);
     let expired = sampled.clone().any(|(_, failures)| !failures.is_live(now_ms));
     if expired {

@@ -5,7 +5,7 @@ use crate::policy::{
     AuthMode, Body, Charge, Charges, Credential, Decision, Denial, Facts, HttpMethod, LocalAnswer, MediaType, Outcome,
     PatternSet, RateKey, Reason, Rule, RuleSite, ScopeMap, Server, Snapshot, Window,
 };
-use crate::protocol::{Arguments, Envelope, Method, MethodClass, Params};
+use crate::protocol::{Arguments, Envelope, Method, MethodClass, Params, Refusal};
 
 const WINDOW: Window = Window::FromFirstHit { seconds: 60 };
 const WRITE_PREFIX: &str = "evo.write.";
@@ -153,6 +153,16 @@ fn check_shape<'a>(envelope: &'a Envelope<'_>, method: Option<Method>) -> Result
                 _ => Err(builtin(Reason::UriInvalid, "params.uri")),
             }
         }
+        // What is completed is part of a prompt or resource, and told to those who may have it.
+        Some(Method::CompletionComplete) => match (envelope.ref_name.as_deref(), envelope.ref_uri.as_deref()) {
+            (None, None) => Ok(Target::None),
+            (Some(name), None) if is_name(name) => Ok(Target::Prompt(name)),
+            (Some(_), _) => Err(builtin(Reason::NameInvalid, "params.ref.name")),
+            (None, Some(uri)) if is_uri(uri) => Ok(Target::Resource(uri)),
+            (None, Some(_)) => Err(builtin(Reason::UriInvalid, "params.ref.uri")),
+        },
+        // An upstream that trims or folds what it reads would run a method that was never judged.
+        None if Method::is_lookalike(&envelope.method) => Err(builtin(Reason::Parse(Refusal::BadMethod), "method")),
         _ => Ok(Target::None),
     }
 }

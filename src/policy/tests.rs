@@ -13,6 +13,8 @@ fn call<'a>(method: &'a str, name: Option<&'a str>) -> Envelope<'a> {
         params: Params::Object,
         name: name.map(Cow::Borrowed),
         uri: name.map(Cow::Borrowed),
+        ref_name: None,
+        ref_uri: None,
         arguments: Arguments::Absent,
         has_progress_token: false,
         meta_version: None,
@@ -117,6 +119,31 @@ fn the_first_failing_stage_decides_and_later_ones_are_charged() {
     let blank = call("tools/list ", None);
     let denial = decide(&snapshot, &facts(&principal(&["mcp:read"]), Body::Call(&blank)));
     assert_eq!(code(&denial), "scope_denied");
+    for name in
+        ["tools/call ", "Tools/Call", "tools//call", "tools\\call", "toolsCall", "tools/call\0", "tools/c\u{e1}ll"]
+    {
+        let disguised = call(name, Some("evo.content.purge"));
+        assert_eq!(code(&decide(&snapshot, &facts(&all, Body::Call(&disguised)))), "bad_method", "{name:?}");
+    }
+    let other = call("admin/tools/call", None);
+    assert_eq!(code(&decide(&snapshot, &facts(&all, Body::Call(&other)))), "forward");
+    for (name, uri, expected) in [
+        (Some("hello"), None, "forward"),
+        (Some("secret"), None, "prompt_denied"),
+        (Some("hello "), None, "name_invalid"),
+        (Some("hello"), Some("site://a"), "name_invalid"),
+        (None, Some("site://a"), "forward"),
+        (None, Some("file://a"), "resource_denied"),
+        (None, Some("site://a/../b"), "uri_invalid"),
+        (None, None, "forward"),
+    ] {
+        let completion = Envelope {
+            ref_name: name.map(Cow::Borrowed),
+            ref_uri: uri.map(Cow::Borrowed),
+            ..call("completion/complete", None)
+        };
+        assert_eq!(code(&decide(&snapshot, &facts(&all, Body::Call(&completion)))), expected, "{name:?} {uri:?}");
+    }
     let headers = ProtocolHeaders { method: Some("tools/list"), ..ProtocolHeaders::default() };
     let contradicted = decide(&snapshot, &Facts { headers, ..facts(&all, Body::Call(&good)) });
     assert_eq!(code(&contradicted), "header_mismatch");

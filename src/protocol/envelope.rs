@@ -58,6 +58,10 @@ pub struct Envelope<'a> {
     pub name: Option<Cow<'a, str>>,
     /// `params.uri` when it is a string.
     pub uri: Option<Cow<'a, str>>,
+    /// `params.ref.name` when it is a string: the prompt that a completion is for.
+    pub ref_name: Option<Cow<'a, str>>,
+    /// `params.ref.uri` when it is a string: the resource that a completion is for.
+    pub ref_uri: Option<Cow<'a, str>>,
     /// The kind of `params.arguments`.
     pub arguments: Arguments,
     /// Whether `params._meta.progressToken` is a string or an integer.

@@ -76,6 +76,24 @@ impl Method {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.as_str() == name)
     }
+
+    /// Whether some reader might take `name` for a known method although it is none: another case, blanks or
+    /// controls around or in it, doubled or other separators. Letters beyond ASCII make it one, too, since readers
+    /// fold them in ways of their own.
+    #[must_use]
+    pub fn is_lookalike(name: &str) -> bool {
+        if Self::from_name(name).is_some() {
+            return false;
+        }
+        if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return true;
+        }
+        Self::ALL.into_iter().any(|method| letters(name).eq(letters(method.as_str())))
+    }
+}
+
+fn letters(name: &str) -> impl Iterator<Item = u8> {
+    name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase())
 }
 
 /// A method as far as keys and labels may tell methods apart: a closed set, so that a client cannot mint buckets.

@@ -76,6 +76,8 @@ struct Fields<'a> {
     params: Option<Params>,
     name: Option<Cow<'a, str>>,
     uri: Option<Cow<'a, str>>,
+    ref_name: Option<Cow<'a, str>>,
+    ref_uri: Option<Cow<'a, str>>,
     arguments: Option<Arguments>,
     has_progress_token: bool,
     meta_version: Option<Cow<'a, str>>,
@@ -103,6 +105,8 @@ impl<'a> Fields<'a> {
             params: self.params.unwrap_or(Params::Absent),
             name: self.name,
             uri: self.uri,
+            ref_name: self.ref_name,
+            ref_uri: self.ref_uri,
             arguments: self.arguments.unwrap_or(Arguments::Absent),
             has_progress_token: self.has_progress_token,
             meta_version: self.meta_version,
@@ -216,6 +220,9 @@ impl<'a> Reader<'a> {
                     _ => Arguments::Other,
                 });
             }
+            Role::Ref => drop(self.value(depth, Level::Ref)?),
+            Role::RefName => self.fields.ref_name = self.string_or_value(depth)?,
+            Role::RefUri => self.fields.ref_uri = self.string_or_value(depth)?,
             Role::Meta => drop(self.value(depth, Level::Meta)?),
             Role::ProgressToken => {
                 let kind = self.value(depth, Level::Plain)?;
@@ -337,6 +344,9 @@ enum Role {
     Name,
     Uri,
     Arguments,
+    Ref,
+    RefName,
+    RefUri,
     Meta,
     ProgressToken,
     MetaVersion,
@@ -354,6 +364,9 @@ impl Role {
             (Level::Params, "name") => Self::Name,
             (Level::Params, "uri") => Self::Uri,
             (Level::Params, "arguments") => Self::Arguments,
+            (Level::Params, "ref") => Self::Ref,
+            (Level::Ref, "name") => Self::RefName,
+            (Level::Ref, "uri") => Self::RefUri,
             (Level::Params, "_meta") => Self::Meta,
             (Level::Meta, "progressToken") => Self::ProgressToken,
             (Level::Meta, META_VERSION) => Self::MetaVersion,

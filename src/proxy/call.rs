@@ -20,6 +20,7 @@ use crate::protocol::{self, Envelope, Id, Identity, Refused};
 use crate::proxy::asked::Asked;
 use crate::proxy::body::{self, ReadBody};
 use crate::proxy::budget::Share;
+use crate::proxy::connection::Connection;
 use crate::proxy::framing::Head;
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
@@ -243,7 +244,12 @@ impl Call<'_> {
         }
         let sent = Instant::now();
         let timeouts = &self.gateway.settings.timeouts;
-        let mut answer = match target.exchange(&self.gateway.connector, head, body, timeouts).await {
+        let exchange = target.exchange(&self.gateway.connector, head, body, timeouts);
+        let Some(exchanged) = while_client_stays(session, &server, exchange).await else {
+            session.set_keepalive(None);
+            return ledger.close(0, 0, End::ClientGone.detail()).await;
+        };
+        let mut answer = match exchanged {
             Ok(answer) => answer,
             Err(failure) => return Box::pin(self.fail(session, ledger, failed(failure), id, sent)).await,
         };
@@ -254,7 +260,11 @@ impl Call<'_> {
             }
             return Box::pin(self.stream(session, answer, ledger, &server, principal, id)).await;
         }
-        match self.whole(&mut answer, &server).await {
+        let Some(whole) = while_client_stays(session, &server, self.whole(&mut answer, &server)).await else {
+            session.set_keepalive(None);
+            return ledger.close(0, 0, End::ClientGone.detail()).await;
+        };
+        match whole {
             Ok((header, bytes, _share)) => {
                 answer.finish();
                 let upstream = sent.elapsed();
@@ -331,6 +341,7 @@ impl Call<'_> {
         } else {
             respond::set(&mut header, header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
+        ledger.lasts();
         let metrics = &self.gateway.metrics;
         metrics.stream_opened();
         let opened = Instant::now();
@@ -395,6 +406,19 @@ impl Call<'_> {
         let total = micros(self.ctx.started.elapsed());
         let upstream = micros(upstream);
         self.gateway.metrics.request_seconds(total, upstream, total.saturating_sub(upstream));
+    }
+}
+
+/// What the upstream comes to; `None` when the client leaves first, which ends the upstream's work unless the policy
+/// wants it finished.
+async fn while_client_stays<T>(session: &Session, server: &Server, work: impl Future<Output = T>) -> Option<T> {
+    let Some(connection) = Connection::of(session).filter(|_| server.stream.abort_on_disconnect) else {
+        return Some(work.await);
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = connection.left() => None,
     }
 }
 

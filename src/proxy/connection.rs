@@ -3,7 +3,8 @@
 //! Pingora's timeouts are per read, so a client that dribbles a header one byte a second would never time out. This
 //! wrapper arms one timer with the first byte of a header (or with the connection itself) and fails the read when it
 //! fires; the gateway tells it when a header is complete and when a request is done. It also refuses header lines
-//! that end with a bare LF, which Pingora accepts and other parsers read differently.
+//! that end with a bare LF, which Pingora accepts and other parsers read differently, and ends writes that make no
+//! progress: Pingora bounds those of bodies, but neither those of headers nor the flush at the end.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -28,6 +29,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use crate::base::client_network;
+use crate::proxy::settings::Timeouts;
 use crate::telemetry::ConnectionRefusal;
 
 /// How many connections are open, in all and per address.
@@ -65,11 +68,12 @@ impl Gate {
         self.max
     }
 
-    /// A place for a connection from `address`.
+    /// A place for a connection from `address`; those of one IPv6 /64 count together.
     ///
     /// # Errors
     /// Which bound is reached.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, ConnectionRefusal> {
+        let address = client_network(address);
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(ConnectionRefusal::Limit);
@@ -101,6 +105,8 @@ impl Drop for Place {
 
 /// What gathers is sent when it reaches this size.
 const GATHER: usize = 16 * 1024;
+/// Whoever writes has a bound of its own, and can say more about it: it comes first.
+const STALL_MARGIN: Duration = Duration::from_secs(1);
 /// An idle connection keeps no larger buffer than this.
 const KEEP: usize = 2 * 1024;
 
@@ -114,6 +120,9 @@ pub struct Connection {
     /// Written by Pingora, not yet sent.
     out: Vec<u8>,
     header_timeout: Duration,
+    write_stall: Duration,
+    /// Runs while a write makes no progress.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// Whether bytes that arrive now belong to a header.
     in_header: AtomicBool,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -126,7 +135,8 @@ pub struct Connection {
 impl Connection {
     /// Wraps an accepted socket; the first header's time runs from now.
     #[must_use]
-    pub fn new(socket: TcpStream, peer: SocketAddr, header_timeout: Duration, place: Place) -> Self {
+    pub fn new(socket: TcpStream, peer: SocketAddr, timeouts: &Timeouts, place: Place) -> Self {
+        let header_timeout = timeouts.header;
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
         let _ = digest.peer_addr.set(Some(peer.into()));
         Self {
@@ -135,6 +145,8 @@ impl Connection {
             gathers: AtomicBool::new(false),
             out: Vec::new(),
             header_timeout,
+            write_stall: timeouts.write_stall + STALL_MARGIN,
+            stalled: None,
             in_header: AtomicBool::new(true),
             deadline: Some(Box::pin(sleep(header_timeout))),
             answered: AtomicU32::new(0),
@@ -155,6 +167,14 @@ impl Connection {
         self.gathers.store(true, Ordering::Relaxed);
     }
 
+    /// Resolves when the client has closed the connection, or its half of it. A byte that it sends on is left alone,
+    /// and hides what comes behind it.
+    pub async fn left(&self) {
+        if let Ok(1..) = self.socket.peek(&mut [0]).await {
+            std::future::pending().await
+        }
+    }
+
     /// The header has been read: its deadline no longer applies.
     pub fn header_done(&self) {
         self.in_header.store(false, Ordering::Relaxed);
@@ -169,6 +189,9 @@ impl Connection {
 
     /// Sends all that gathered.
     fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         let mut sent = 0;
         let result = loop {
             if sent == self.out.len() {
@@ -185,7 +208,21 @@ impl Connection {
         if self.out.is_empty() {
             self.out.shrink_to(KEEP);
         }
-        result
+        if sent > 0 {
+            self.stalled = None;
+        }
+        self.bounded(cx, result)
+    }
+
+    /// Fails a write that has made no progress for too long.
+    fn bounded<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stalled = None;
+            return polled;
+        }
+        let limit = self.write_stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -224,7 +261,8 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if !self.gathers.load(Ordering::Relaxed) || self.out.len() + buf.len() > GATHER {
             ready!(self.send(cx))?;
-            return Pin::new(&mut self.socket).poll_write(cx, buf);
+            let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
+            return self.bounded(cx, polled);
         }
         self.out.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
@@ -340,6 +378,33 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn whoever_does_not_read_is_cut_whatever_is_written() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let gate = Gate::new(9, 9);
+        for gathers in [false, true] {
+            let _client = TcpStream::connect(listener.local_addr().expect("is bound")).await.expect("connects");
+            let (socket, peer) = listener.accept().await.expect("a client");
+            let place = gate.enter(peer.ip()).expect("free");
+            let mut connection = Connection::new(socket, peer, &Timeouts::default(), place);
+            connection.write_stall = Duration::from_millis(50);
+            let filling = async {
+                loop {
+                    if gathers {
+                        connection.gather();
+                    }
+                    connection.write_all(&[b'x'; GATHER / 2]).await?;
+                    connection.flush().await?;
+                }
+            };
+            let ended: io::Result<()> =
+                tokio::time::timeout(Duration::from_secs(20), filling).await.expect("it is cut");
+            assert_eq!(ended.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut), "{gathers}");
+            let closing = tokio::time::timeout(Duration::from_secs(20), Shutdown::shutdown(&mut connection));
+            closing.await.expect("what is left does not hold it up");
+        }
+    }
+
     #[test]
     fn places_are_bounded_in_all_and_per_address() {
         let gate = Gate::new(3, 2);
@@ -351,5 +416,9 @@ mod tests {
         assert_eq!(gate.enter(two).err(), Some(ConnectionRefusal::Limit));
         drop(first);
         assert!(gate.enter(two).is_ok());
+        let gate = Gate::new(3, 1);
+        let six = |host| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host]);
+        let _first = gate.enter(six(1)).expect("free");
+        assert_eq!(gate.enter(six(2)).err(), Some(ConnectionRefusal::PerAddress), "one /64 is one client");
     }
 }

@@ -118,7 +118,7 @@ fn query_leads_to_reserved(routes: &Routes, query: &str) -> bool {
     })
 }
 
-/// PHP skips leading blanks of a parameter's name and reads `q[...]` as `q`.
+/// PHP skips leading blanks of a parameter's name, cuts it at a NUL, and reads `q[...]` as `q`.
 fn names_the_path(name: &str) -> bool {
     let mut bytes = name.as_bytes().to_vec();
     for _ in 0..MAX_DECODINGS {
@@ -127,9 +127,10 @@ fn names_the_path(name: &str) -> bool {
             None => break,
         }
     }
-    let mut letters = bytes.into_iter().filter(|byte| !byte.is_ascii_control() && !matches!(byte, b' ' | b'+'));
+    let is_letter = |byte: &u8| *byte == 0 || !byte.is_ascii_control() && !matches!(byte, b' ' | b'+');
+    let mut letters = bytes.into_iter().filter(is_letter).skip_while(|byte| *byte == 0);
     letters.next().is_some_and(|byte| byte.eq_ignore_ascii_case(&b'q'))
-        && letters.next().is_none_or(|byte| matches!(byte, b'[' | b'%'))
+        && letters.next().is_none_or(|byte| matches!(byte, b'[' | b'%' | 0))
 }
 
 /// A parameter's value is free text, so odd bytes in it are dropped rather than refused.

@@ -36,7 +36,7 @@ fn each_byte(path: &str, spell: impl Fn(u8) -> String) -> String {
     format!("/{}", path[1..].bytes().map(spell).collect::<String>())
 }
 
-const TRANSFORMATIONS: [Transformation; 36] = [
+const TRANSFORMATIONS: [Transformation; 38] = [
     ("trailing slash", |p| format!("{p}/")),
     ("trailing slashes", |p| format!("{p}///")),
     ("leading slashes", |p| format!("/{p}")),
@@ -60,6 +60,8 @@ const TRANSFORMATIONS: [Transformation; 36] = [
     ("q with slash", |p| format!("/?q={p}")),
     ("Q", |p| format!("/?a=b&Q={p}")),
     ("q encoded", |p| format!("/x?%71={}", p.replace('/', "%2f"))),
+    ("q with a tail that C strings lose", |p| format!("/?q%00x={p}")),
+    ("q with blanks and such a tail", |p| format!("/x?a=b&+%20q%00%00=x&q%00[]={p}")),
     ("q array", |p| format!("/x?q[]={p}")),
     ("q doubly encoded", |p| format!("/x?a&q={}", p.replace('/', "%252f"))),
     ("upper case", |p| p.to_uppercase()),
@@ -155,6 +157,7 @@ fn the_cms_keeps_its_own_paths() {
         "http://host",
         "http://host?x=1",
         "/x?next=/api/v1/mcp/content",
+        "/x?qx=/api/v1/mcp/content&x%00q=/api/v1/mcp/content",
     ];
     for target in targets {
         assert_eq!(route(&routes(), target), Ok(Route::Cms), "{target}");

@@ -131,7 +131,6 @@ async fn work(service: Service, listeners: Vec<TcpListener>, mut phase: watch::R
 
 async fn accept(service: Service, listener: tokio::net::TcpListener, mut closing: watch::Receiver<bool>) {
     let gateway = &service.gateway;
-    let header_timeout = gateway.settings().timeouts.header;
     loop {
         let accepted = tokio::select! {
             // What the kernel has taken is served before listening ends: its client believes to be connected.
@@ -157,7 +156,7 @@ async fn accept(service: Service, listener: tokio::net::TcpListener, mut closing
             }
         };
         let _ = stream.set_nodelay(true);
-        let connection = Connection::new(stream, address, header_timeout, place);
+        let connection = Connection::new(stream, address, &gateway.settings().timeouts, place);
         gateway.metrics().connection_accepted();
         let (service, closing) = (service.clone(), closing.clone());
         tokio::spawn(async move {

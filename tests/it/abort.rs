@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Client, Next, Sidecar, Token, Upstream, call_params, eventually, now, stream_head};
+use crate::harness::{Client, Next, Sidecar, Token, Upstream, call_params, eventually, json_answer, now, stream_head};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -260,5 +260,98 @@ fn a_stream_to_an_http_1_0_client_is_not_chunked() {
     let answer = client.response(false);
     assert_eq!((answer.status, answer.header("transfer-encoding")), (200, None));
     assert_eq!(answer.text(), "data: {}\n\n");
+    sidecar.finish();
+}
+
+#[test]
+fn a_client_that_leaves_before_the_answer_is_whole_ends_the_upstreams_work() {
+    for begun in ["", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"] {
+        let (report, gone) = mpsc::channel();
+        let upstream = Upstream::scripted(move |_, peer| {
+            peer.send(begun);
+            let _ = report.send(peer.gone_within(Duration::from_secs(20)));
+            Next::Close
+        });
+        let sidecar = Sidecar::start().upstream(upstream).go();
+        let mut client = Client::connect(sidecar.mcp);
+        client.send(&sidecar.call_request("raw.echo", 1).bytes());
+        eventually("the upstream works", SOON, || (sidecar.upstream.count() == 1).then_some(()));
+        drop(client);
+        let took = gone.recv_timeout(SOON).expect("the upstream reports").expect("its connection was closed");
+        assert!(took < SOON, "{took:?}");
+        let told = |record: &Value| record["decision"] == "allow" && record["outcome"] == "client_gone";
+        eventually("the audit says so", SOON, || sidecar.audit().iter().any(told).then_some(()));
+        sidecar.finish();
+    }
+}
+
+#[test]
+fn without_abort_a_plain_call_is_finished_though_the_client_left() {
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let upstream = Upstream::scripted(move |_, peer| {
+        let _ = gate.lock().expect("one call").recv_timeout(SOON);
+        peer.send(json_answer(&serde_json::json!({"jsonrpc": "2.0", "id": 1, "result": {}})));
+        Next::KeepAlive
+    });
+    let sidecar = Sidecar::start().policy("stream.abort_on_disconnect", false).upstream(upstream).go();
+    let mut client = Client::connect(sidecar.mcp);
+    client.send(&sidecar.call_request("raw.echo", 1).bytes());
+    eventually("the upstream works", SOON, || (sidecar.upstream.count() == 1).then_some(()));
+    drop(client);
+    std::thread::park_timeout(Duration::from_millis(200));
+    go.send(()).expect("the upstream waits");
+    let told = |record: &Value| record["decision"] == "allow" && record["status"] == 200 && record["outcome"].is_null();
+    eventually("the audit says so", SOON, || sidecar.audit().iter().any(told).then_some(()));
+    sidecar.finish();
+}
+
+#[test]
+fn a_client_that_sends_its_next_request_early_has_not_left() {
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let upstream = Upstream::scripted(move |_, peer| {
+        let _ = gate.lock().expect("one call at a time").recv_timeout(SOON);
+        peer.send(json_answer(&serde_json::json!({"jsonrpc": "2.0", "id": 1, "result": {}})));
+        Next::KeepAlive
+    });
+    let sidecar = Sidecar::start().upstream(upstream).go();
+    let mut client = Client::connect(sidecar.mcp);
+    client.send(&sidecar.call_request("raw.echo", 1).bytes());
+    eventually("the upstream works", SOON, || (sidecar.upstream.count() == 1).then_some(()));
+    client.send(&sidecar.call_request("raw.echo", 2).bytes());
+    std::thread::park_timeout(Duration::from_millis(200));
+    for _ in 0..2 {
+        go.send(()).expect("the upstream waits");
+        assert_eq!(client.response(false).status, 200);
+    }
+    sidecar.finish();
+}
+
+#[test]
+fn open_streams_keep_no_call_out() {
+    let upstream = Upstream::scripted(|seen, peer| {
+        if seen.json()["id"] == 1 {
+            peer.send(json_answer(&serde_json::json!({"jsonrpc": "2.0", "id": 1, "result": {}})));
+            return Next::KeepAlive;
+        }
+        peer.send(stream_head());
+        peer.chunk("data: {}\n\n");
+        peer.gone_within(Duration::from_secs(60));
+        Next::Close
+    });
+    let sidecar = Sidecar::start().set("audit.queue=16").upstream(upstream).go();
+    let streams: Vec<Client> = (0..40)
+        .map(|_| {
+            let mut client = open(&sidecar, &Token::of("alice"));
+            client.body_until("an event", SOON, |text| text.contains("data"));
+            client
+        })
+        .collect();
+    assert_eq!(sidecar.metric("mcp_sidecar_streams_open"), 40.0);
+    assert_eq!(sidecar.call("raw.echo").status, 200);
+    drop(streams);
+    let told = |record: &&Value| record["outcome"] == "client_gone";
+    eventually("each has its line", SOON, || (sidecar.audit().iter().filter(told).count() == 40).then_some(()));
     sidecar.finish();
 }

@@ -42,6 +42,7 @@ fn spellings() -> Vec<String> {
         "/api\\v1\\mcp\\content",
         "/?q=api/v1/mcp/content",
         "/any?a=1&q=/api/v1/mcp/content",
+        "/any?a=1&q%00x=/api/v1/mcp/content",
     ];
     prefixes.iter().flat_map(|prefix| shapes.iter().map(move |shape| format!("{prefix}{shape}"))).collect()
 }

@@ -13,6 +13,8 @@ pub(super) enum Level {
     Envelope,
     /// `params`.
     Params,
+    /// `params.ref`.
+    Ref,
     /// `params._meta`.
     Meta,
     /// Anything else: keys must be unique, and that is all.
@@ -25,7 +27,8 @@ impl Level {
     const fn reserved(self) -> &'static [&'static str] {
         match self {
             Self::Envelope => &["jsonrpc", "id", "method", "params", "result", "error"],
-            Self::Params => &["name", "arguments", "uri", "_meta", "cursor", "protocolVersion", "progressToken"],
+            Self::Ref => &["type", "name", "uri"],
+            Self::Params => &["name", "arguments", "uri", "ref", "_meta", "cursor", "protocolVersion", "progressToken"],
             Self::Meta => &[
                 "progressToken",
                 META_VERSION,

@@ -24,7 +24,8 @@ fn nested(levels: usize) -> String {
 #[test]
 fn a_call_is_read_without_copying() {
     let body = r#"{"jsonrpc":"2.0","id":"a-1","method":"tools/call","params":{"_meta":{"progressToken":7,
-        "io.modelcontextprotocol/protocolVersion":"2026-07-28"},"name":"evo.content.get","uri":"x://y","arguments":{"id":1}}}"#;
+        "io.modelcontextprotocol/protocolVersion":"2026-07-28"},"name":"evo.content.get","uri":"x://y",
+        "ref":{"type":"ref/prompt","name":"hello","uri":"z://"},"arguments":{"id":1,"ref":{"name":"no"}}}}"#;
     let envelope = parse(body.as_bytes()).expect("a request");
     assert_eq!(
         envelope,
@@ -34,6 +35,8 @@ fn a_call_is_read_without_copying() {
             params: Params::Object,
             name: Some("evo.content.get".into()),
             uri: Some("x://y".into()),
+            ref_name: Some("hello".into()),
+            ref_uri: Some("z://".into()),
             arguments: Arguments::Object,
             has_progress_token: true,
             meta_version: Some("2026-07-28".into()),
@@ -378,6 +381,8 @@ fn agrees_with_other_readers(body: &[u8]) -> Result<(), TestCaseError> {
     }
     prop_assert_eq!(value["params"]["name"].as_str(), envelope.name.as_deref());
     prop_assert_eq!(value["params"]["uri"].as_str(), envelope.uri.as_deref());
+    prop_assert_eq!(value["params"]["ref"]["name"].as_str(), envelope.ref_name.as_deref());
+    prop_assert_eq!(value["params"]["ref"]["uri"].as_str(), envelope.ref_uri.as_deref());
     prop_assert_eq!(value["params"]["arguments"].is_object(), envelope.arguments == Arguments::Object);
     prop_assert_eq!(value["params"].is_object(), envelope.params == Params::Object);
     prop_assert_eq!(value["params"]["_meta"][META_VERSION].as_str(), envelope.meta_version.as_deref());
