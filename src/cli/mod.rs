@@ -4,7 +4,11 @@ pub mod check;
 pub mod ctl;
 pub mod explain;
 mod load;
+mod local;
+mod servers;
 mod service;
+mod smoke;
+mod stdio;
 pub mod token;
 mod up;
 
@@ -36,6 +40,12 @@ enum Command {
     Explain(explain::Command),
     /// Speak to a running process over its control socket
     Ctl(ctl::Args),
+    /// List the servers of the policy
+    ListServers(servers::Args),
+    /// Check that a server answers initialize and tools/list
+    Test(smoke::Args),
+    /// Serve one server over standard input and output, for clients that start their servers themselves
+    Stdio(stdio::Args),
 }
 
 /// Runs the command line of this process.
@@ -49,9 +59,16 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::command(&args),
         Command::Explain(args) => explain::command(&args),
         Command::Ctl(args) => ctl::run(&args),
+        Command::ListServers(args) => return coded(servers::run(&args)),
+        Command::Test(args) => return coded(smoke::run(args)),
+        Command::Stdio(args) => stdio::run(args),
     };
+    coded(done.map(|()| 0))
+}
+
+fn coded(done: anyhow::Result<u8>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

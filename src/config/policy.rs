@@ -129,7 +129,8 @@ pub(in crate::config) fn read(
     let domain = domain(&root, compat.emcp_models);
     let (acl, actor) = (feature::acl(&root), feature::actor(&root));
     feature::refuse(&root);
-    let servers = servers(&root, &auth.scope_map, &rate_limit, &limits, &stream, context.upstreams);
+    let servers =
+        servers(&root, &auth.scope_map, &rate_limit, &limits, &stream, context.upstreams, overrides.local_servers);
     root.close();
     let digest = Sha256::digest(source.text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     Snapshot {
