@@ -3,8 +3,11 @@
 pub mod check;
 pub mod ctl;
 pub mod explain;
+mod import;
+mod inspector;
 mod load;
 mod local;
+mod make;
 mod servers;
 mod service;
 mod smoke;
@@ -46,6 +49,12 @@ enum Command {
     Test(smoke::Args),
     /// Serve one server over standard input and output, for clients that start their servers themselves
     Stdio(stdio::Args),
+    /// Start the npm MCP inspector against one server
+    Inspector(inspector::Args),
+    /// Turn the PHP settings of eMCP into a policy.toml
+    Import(import::Args),
+    /// Make the beginnings of a server or a tool
+    Make(make::Args),
 }
 
 /// Runs the command line of this process.
@@ -62,6 +71,9 @@ pub fn run() -> ExitCode {
         Command::ListServers(args) => return coded(servers::run(&args)),
         Command::Test(args) => return coded(smoke::run(args)),
         Command::Stdio(args) => stdio::run(args),
+        Command::Inspector(args) => return coded(inspector::run(&args)),
+        Command::Import(args) => import::run(&args),
+        Command::Make(args) => make::run(&args),
     };
     coded(done.map(|()| 0))
 }

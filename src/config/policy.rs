@@ -31,6 +31,11 @@ const MODELS: [(&str, bool); 13] = [
     ("RolePermissions", true),
 ];
 
+/// The models that a policy can allow, and whether they hold people or rights.
+pub fn models() -> impl Iterator<Item = (&'static str, bool)> {
+    MODELS.into_iter()
+}
+
 /// What a policy is loaded into.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PolicyContext<'a> {
