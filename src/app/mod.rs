@@ -2,6 +2,8 @@
 //!
 //! Services do not import each other; what one needs of another is a trait or a handle that is made here.
 
+mod alone;
+mod client;
 mod connect;
 mod control;
 mod descriptors;
@@ -12,8 +14,9 @@ mod process;
 mod sidecar;
 mod signals;
 
+pub use client::{Endpoint, Reply, Trouble};
 pub use connect::{Finding, Loaded, State, connect};
 pub use executor::{RunningExecutor, demo_site};
 pub use plan::{Files, Plan};
 pub use policy::PolicyStore;
-pub use process::{Up, run};
+pub use process::{Up, run, run_until};

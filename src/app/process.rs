@@ -39,6 +39,19 @@ pub struct Up {
 /// # Errors
 /// When something cannot start; nothing is left running then.
 pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up)) -> anyhow::Result<()> {
+    run_until(plan, log, announce, std::future::pending()).await
+}
+
+/// [`run`], which `ended` ends as well.
+///
+/// # Errors
+/// When something cannot start; nothing is left running then.
+pub async fn run_until(
+    plan: Plan,
+    log: Option<LogHandle>,
+    announce: impl FnOnce(&Up),
+    ended: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut signals = Signals::take()?;
     let upstreams = plan.sidecar.as_ref().map(|s| s.proxy.upstreams.keys().cloned().collect());
@@ -79,7 +92,7 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
         stop: Notify::new(),
         started_ms: clock.now_ms(),
     });
-    let (ended, ending) = watch::channel(false);
+    let (closed, ending) = watch::channel(false);
     if let Some(executor) = &executor {
         // Looked at once before anybody is told that this process is up.
         look(&executor.executor, &panel).await;
@@ -102,7 +115,10 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
         policy: first,
     });
 
-    serve(&mut signals, &panel, sidecar.as_ref()).await;
+    tokio::select! {
+        () = serve(&mut signals, &panel, sidecar.as_ref()) => {}
+        () = ended => {}
+    }
     panel.stopping.store(true, Ordering::Relaxed);
     event::draining(&metrics, panel.gateway.as_ref().map_or(0, |gateway| gateway.in_flight()));
     if let Some(sidecar) = sidecar {
@@ -112,7 +128,7 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
     if let Some(executor) = executor {
         executor.stop(Duration::from_secs(2)).await;
     }
-    ended.send_replace(true);
+    closed.send_replace(true);
     Ok(())
 }
 

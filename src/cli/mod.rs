@@ -3,8 +3,15 @@
 pub mod check;
 pub mod ctl;
 pub mod explain;
+mod import;
+mod inspector;
 mod load;
+mod local;
+mod make;
+mod servers;
 mod service;
+mod smoke;
+mod stdio;
 pub mod token;
 mod up;
 
@@ -36,6 +43,18 @@ enum Command {
     Explain(explain::Command),
     /// Speak to a running process over its control socket
     Ctl(ctl::Args),
+    /// List the servers of the policy
+    ListServers(servers::Args),
+    /// Check that a server answers initialize and tools/list
+    Test(smoke::Args),
+    /// Serve one server over standard input and output, for clients that start their servers themselves
+    Stdio(stdio::Args),
+    /// Start the npm MCP inspector against one server
+    Inspector(inspector::Args),
+    /// Turn the PHP settings of eMCP into a policy.toml
+    Import(import::Args),
+    /// Make the beginnings of a server or a tool
+    Make(make::Args),
 }
 
 /// Runs the command line of this process.
@@ -49,9 +68,19 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::command(&args),
         Command::Explain(args) => explain::command(&args),
         Command::Ctl(args) => ctl::run(&args),
+        Command::ListServers(args) => return coded(servers::run(&args)),
+        Command::Test(args) => return coded(smoke::run(args)),
+        Command::Stdio(args) => stdio::run(args),
+        Command::Inspector(args) => return coded(inspector::run(&args)),
+        Command::Import(args) => import::run(&args),
+        Command::Make(args) => make::run(&args),
     };
+    coded(done.map(|()| 0))
+}
+
+fn coded(done: anyhow::Result<u8>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

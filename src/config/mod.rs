@@ -29,7 +29,7 @@ mod watch;
 pub use diff::loosened;
 pub use executor::{Executor, inspect_executor, load_executor};
 pub use mismatch::mismatches;
-pub use policy::{PolicyContext, inspect_policy, load_policy};
+pub use policy::{PolicyContext, inspect_policy, load_policy, models};
 pub use reader::Effective;
 pub use report::{Problem, Report};
 pub use sidecar::{Log, Sidecar, inspect_sidecar, load_sidecar};

@@ -31,6 +31,11 @@ const MODELS: [(&str, bool); 13] = [
     ("RolePermissions", true),
 ];
 
+/// The models that a policy can allow, and whether they hold people or rights.
+pub fn models() -> impl Iterator<Item = (&'static str, bool)> {
+    MODELS.into_iter()
+}
+
 /// What a policy is loaded into.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PolicyContext<'a> {
@@ -129,7 +134,8 @@ pub(in crate::config) fn read(
     let domain = domain(&root, compat.emcp_models);
     let (acl, actor) = (feature::acl(&root), feature::actor(&root));
     feature::refuse(&root);
-    let servers = servers(&root, &auth.scope_map, &rate_limit, &limits, &stream, context.upstreams);
+    let servers =
+        servers(&root, &auth.scope_map, &rate_limit, &limits, &stream, context.upstreams, overrides.local_servers);
     root.close();
     let digest = Sha256::digest(source.text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     Snapshot {

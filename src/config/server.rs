@@ -12,7 +12,8 @@ use crate::policy::{LimitsPolicy, PatternSet, RateLimitPolicy, ScopeMap, Server,
 /// Handles that keys, labels and routes use for something else.
 const RESERVED: [&str; 5] = ["unknown", "servers", "token", ".", ".."];
 
-/// Reads `[[servers]]`: all are validated, the enabled ones with transport `web` are kept.
+/// Reads `[[servers]]`: all are validated, the enabled ones with transport `web` are kept, and with `local` those with
+/// transport `local` that name an upstream.
 pub(in crate::config) fn servers(
     root: &Section<'_>,
     scopes: &ScopeMap,
@@ -20,6 +21,7 @@ pub(in crate::config) fn servers(
     global_limits: &LimitsPolicy,
     global_stream: &StreamPolicy,
     upstreams: Option<&[String]>,
+    local: bool,
 ) -> Vec<Arc<Server>> {
     let reader = root.reader;
     let Some(node) = root.node("servers") else {
@@ -59,7 +61,7 @@ pub(in crate::config) fn servers(
         let content = section.choice("kind", &[("content", true), ("mcp", false)], None);
         let upstream = section.text("upstream", if web { None } else { Some("") });
         if let Some(known) = upstreams
-            && web
+            && (web || local)
             && !upstream.text.is_empty()
             && !known.contains(&upstream.text)
         {
@@ -111,7 +113,8 @@ pub(in crate::config) fn servers(
         };
         refuse_in_server(&section);
         section.close();
-        if enabled && web {
+        let served = web || (local && !server.upstream.is_empty());
+        if enabled && served {
             kept.push(Arc::new(server));
         }
     }

@@ -73,6 +73,8 @@ pub struct Overrides {
     pub environment: BTreeMap<String, String>,
     /// `--set`: key path, TOML value.
     pub set: Vec<(String, String)>,
+    /// Servers with `transport = "local"` are served as well (`stdio`).
+    pub local_servers: bool,
 }
 
 impl Overrides {
@@ -81,7 +83,7 @@ impl Overrides {
     pub fn from_process(set: Vec<(String, String)>) -> Self {
         let environment =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        Self { builtin: Vec::new(), environment, set }
+        Self { builtin: Vec::new(), environment, set, local_servers: false }
     }
 
     /// Adds built-in values.

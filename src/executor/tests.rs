@@ -4,6 +4,7 @@ mod arguments;
 mod example;
 mod nth_child;
 mod protocol;
+mod sample;
 
 use std::sync::Arc;
 use std::time::Duration;

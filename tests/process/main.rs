@@ -5,6 +5,7 @@
 mod harness;
 
 mod bodies;
+mod commands;
 mod control;
 mod disk;
 mod drain;

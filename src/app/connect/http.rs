@@ -34,7 +34,7 @@ pub(super) struct Answer {
 
 /// Why nothing came back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Trouble {
+pub enum Trouble {
     #[error("the name cannot be resolved: {0}")]
     Name(String),
     #[error("cannot be reached: {0}")]
@@ -70,11 +70,11 @@ pub(super) struct Patience {
     pub answer: Duration,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(in crate::app) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// `Host` of requests to this address.
-pub(super) fn authority(address: &Address) -> String {
+pub(in crate::app) fn authority(address: &Address) -> String {
     match address {
         Address::Unix(_) => "localhost".to_owned(),
         Address::Tcp { host, port, tls } => {
@@ -127,7 +127,7 @@ fn request(ask: &Ask) -> Result<Request<Full<Bytes>>, Trouble> {
     Ok(request)
 }
 
-async fn open(address: &Address) -> Result<Box<dyn Stream>, Trouble> {
+pub(in crate::app) async fn open(address: &Address) -> Result<Box<dyn Stream>, Trouble> {
     let refused = |error: std::io::Error| Trouble::Connect(error.to_string());
     let (host, port, tls) = match address {
         Address::Unix(path) => {
@@ -151,7 +151,7 @@ async fn open(address: &Address) -> Result<Box<dyn Stream>, Trouble> {
 }
 
 /// Whether the answer is server-sent events.
-pub(super) fn is_stream(headers: &HeaderMap) -> bool {
+pub(in crate::app) fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
 }

@@ -8,6 +8,9 @@ mod http;
 mod spelling;
 mod upstream;
 
+pub use http::Trouble;
+pub(in crate::app) use http::{authority, is_stream, open};
+
 use std::pin::Pin;
 use std::time::Duration;
 

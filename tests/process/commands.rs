@@ -1,0 +1,383 @@
+//! The operator's commands, run as an operator runs them.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::harness::Token;
+use crate::part::{Files, Part, program, records};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn run(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (status.code().expect("no signal ended it"), text(stdout), text(stderr))
+}
+
+/// A command over these files.
+fn over(files: &Files, words: &[&str]) -> Command {
+    let mut command = program();
+    command.args(words).arg("--config").arg(files.path("sidecar.toml")).arg("--policy").arg(files.path("policy.toml"));
+    command.arg("--executor").arg(files.path("executor.toml"));
+    command
+}
+
+/// The shipped files, a demo site, and a local server beside the shipped one.
+fn site() -> Files {
+    let files = Files::shipped();
+    files.demo_site();
+    let local = "[[servers]]\nhandle = \"desk\"\nenabled = true\ntransport = \"local\"\nkind = \"content\"\n\
+        upstream = \"executor\"\nallow_tools = [\"evo.content.get\"]\nsecurity = { deny_tools = [] }\n\n[end]";
+    files.edit("policy.toml", "\n[end]", &format!("\n{local}"));
+    files
+}
+
+/// Sends lines to `stdio`, and reads what it says until it ends.
+fn converse(mut command: Command, lines: &[String]) -> Vec<Value> {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut input = child.stdin.take().expect("is piped");
+    for line in lines {
+        writeln!(input, "{line}").expect("is read");
+    }
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+fn message(id: u64, method: &str, params: &Value) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()
+}
+
+fn answer(answers: &[Value], id: u64) -> &Value {
+    answers.iter().find(|answer| answer["id"] == id).unwrap_or_else(|| panic!("no answer to {id}: {answers:?}"))
+}
+
+#[test]
+fn servers_are_listed_for_people_and_for_programs() {
+    let files = site();
+    let list = |words: &[&str]| run(program().args(words).arg("--policy").arg(files.path("policy.toml")));
+    let (code, out, _) = list(&["list-servers"]);
+    assert_eq!(code, 0);
+    assert_eq!(
+        out,
+        "Handle   Transport  Kind     Upstream  Enabled\n\
+         content  web        content  executor  yes\n\
+         desk     local      content  executor  yes\n"
+    );
+    let (code, out, _) = list(&["list-servers", "--json"]);
+    let rows: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, rows.as_array().map(Vec::len)), (0, Some(2)));
+    assert_eq!(
+        rows[1],
+        json!({"handle": "desk", "transport": "local", "kind": "content", "upstream": "executor", "enabled": true})
+    );
+
+    files.edit("policy.toml", "enabled = true\ntransport", "enabled = false\ntransport");
+    let (code, out, err) = list(&["list-servers"]);
+    assert_eq!((code, out.lines().count()), (1, 1));
+    assert!(err.contains("no server is enabled"), "{err}");
+    let (code, out, _) = list(&["list-servers", "--all"]);
+    assert_eq!((code, out.matches(" no\n").count()), (1, 2), "{out}");
+}
+
+#[test]
+fn a_site_is_tested_inside_one_process() {
+    let files = site();
+    let (code, out, err) = run(&mut over(&files, &["test"]));
+    assert_eq!(code, 0, "{out}{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("ok      initialize  eMCP Content Server, 2025-11-25, eMCP "), "{out}");
+    assert_eq!(&lines[1..], ["ok      tools/list  14 tools", "passed  content"]);
+
+    let (code, out, _) = run(&mut over(&files, &["test", "--json", "--scopes", "mcp:call"]));
+    let told: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &told["passed"], &told["server"]), (1, &json!(false), &json!("content")));
+    assert_eq!(told["steps"][0]["detail"], "HTTP 403 (scope_denied)");
+
+    let (code, _, err) = run(&mut over(&files, &["test", "--server", "nobody"]));
+    assert_eq!(code, 1);
+    assert!(err.contains("there is no enabled server \"nobody\"; the policy has: content, desk"), "{err}");
+}
+
+#[test]
+fn a_running_server_is_tested_by_its_url() {
+    let files = site();
+    let _executor = Part::ready(files.service("executor"));
+    let proxy = Part::ready(files.service("proxy"));
+    let url = format!("http://{}/api/v1/mcp/content", proxy.address("listening"));
+    let test = |url: &str, token: &str| run(program().args(["test", "--url", url]).env("MCP_TOKEN", token));
+    let (code, out, _) = test(&url, &Token::of("alice").sign());
+    assert_eq!((code, out.lines().last()), (0, Some(format!("passed  {url}").as_str())), "{out}");
+
+    let (code, out, _) = test(&url, "nonsense");
+    assert_eq!(code, 1);
+    assert!(out.starts_with("failed  initialize  HTTP 401 ("), "{out}");
+    let (code, out, _) = test("http://127.0.0.1:1/", "");
+    assert_eq!(code, 1);
+    assert!(out.contains("cannot be reached"), "{out}");
+    let (code, _, err) = test("content", "");
+    assert_eq!(code, 1);
+    assert!(err.contains("is no address"), "{err}");
+}
+
+#[test]
+fn standard_input_passes_the_same_policy_limits_and_audit() {
+    let files = site();
+    files.edit("policy.toml", "max_payload_kb = 128", "max_payload_kb = 8");
+    let hello =
+        json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    let call =
+        |id, tool: &str, arguments: Value| message(id, "tools/call", &json!({"name": tool, "arguments": arguments}));
+    let mut lines = vec![
+        message(1, "initialize", &hello),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string(),
+        String::new(),
+        call(2, "evo.content.get", json!({"id": 3})),
+        call(3, "evo.write.document", json!({})),
+        call(4, "evo.content.get", json!({"id": 3, "note": "x".repeat(9000)})),
+        "{\"jsonrpc\": nonsense".to_owned(),
+    ];
+    lines.extend((10..50).map(|id| message(id, "resources/list", &json!({}))));
+    let answers = converse(over(&files, &["stdio", "content", "--sub", "erika"]), &lines);
+    assert_eq!(answers.len(), lines.len() - 2, "nothing answers a notification or an empty line");
+    assert_eq!(answer(&answers, 1)["result"]["serverInfo"]["platform"], "eMCP");
+    assert_eq!(answer(&answers, 2)["result"]["structuredContent"]["item"]["id"], 3);
+    let refused = &answer(&answers, 3)["error"];
+    assert_eq!((&refused["data"]["code"], &refused["data"]["status"]), (&json!("tool_denied"), &json!(403)));
+    assert!(answers.iter().any(|answer| answer["error"]["code"] == -32700), "{answers:?}");
+    let large = answers.iter().find(|answer| answer["error"]["data"]["status"] == 413).expect("too large");
+    assert_eq!(large["error"]["data"]["code"], "payload_too_large");
+    let limited: Vec<&Value> =
+        answers.iter().filter(|answer| answer["error"]["data"]["code"] == "rate_limited").collect();
+    assert_eq!(limited.len(), 10, "thirty a minute pass");
+    assert!(limited.iter().all(|answer| answer["error"]["data"]["retry_after"].as_u64() >= Some(1)));
+
+    let audit = files.audit();
+    assert_eq!(audit.iter().filter(|record| record["status"] == 429).count(), 10);
+    let denied = audit.iter().find(|record| record["status"] == 403).expect("the denial is audited");
+    assert!(denied.to_string().contains("erika"), "{denied}");
+}
+
+#[test]
+fn local_servers_are_for_standard_input_alone_and_unknown_ones_for_nobody() {
+    let files = site();
+    let tool = |id, tool: &str| message(id, "tools/call", &json!({"name": tool, "arguments": {"id": 3, "limit": 1}}));
+    let lines = [tool(1, "evo.content.get"), tool(2, "evo.content.children")];
+    let answers = converse(over(&files, &["stdio", "desk"]), &lines);
+    assert_eq!(answer(&answers, 1)["result"]["isError"], false);
+    assert_eq!(answer(&answers, 2)["error"]["data"]["code"], "tool_denied");
+
+    let _executor = Part::ready(files.service("executor"));
+    let proxy = Part::ready(files.service("proxy"));
+    let reached = crate::part::call(proxy.address("listening"), "desk", "evo.content.get");
+    assert_eq!(reached.status, 404, "{}", reached.text());
+
+    let (code, _, err) = run(&mut over(&files, &["stdio", "nobody"]));
+    assert_eq!(code, 1);
+    assert!(err.contains("there is no enabled server \"nobody\""), "{err}");
+}
+
+#[test]
+fn the_python_sdk_starts_us_as_its_server() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new(root().join(".venv/bin/python"));
+    command.arg(root().join("tests/clients/stdio.py")).arg(env!("CARGO_BIN_EXE_mcp-sidecar"));
+    command.args(["stdio", "content", "--demo", "--data"]).arg(dir.path().join("var"));
+    let (code, out, err) = run(command.stdin(Stdio::null()).current_dir(dir.path()));
+    assert_eq!(code, 0, "{err}");
+    let told: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(told["tools"].as_array().map(Vec::len), Some(14));
+    assert_eq!(told["get"]["structured"]["item"]["pagetitle"], "Blue chair");
+    assert_eq!(told["denied"]["data"]["code"], "tool_denied", "{told}");
+    assert!(told["progress"].as_array().is_some_and(|events| !events.is_empty()), "{told}");
+    assert_eq!(told["many"], json!([true; 20]));
+    assert!(!records(&dir.path().join("var/audit")).is_empty());
+}
+
+#[test]
+fn the_inspector_is_told_how_to_start_us() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = program();
+    let (code, out, err) = run(command.args(["inspector", "content", "--demo", "--print"]).current_dir(dir.path()));
+    assert_eq!(code, 0, "{err}");
+    let (line, file) = out.split_once("\n\ninspector.json:\n").expect("both are shown");
+    assert_eq!(line, "npx --yes @modelcontextprotocol/inspector@2 --config inspector.json --server content");
+    let file: Value = serde_json::from_str(file).expect("JSON");
+    let server = &file["mcpServers"]["content"];
+    assert_eq!(server["command"], env!("CARGO_BIN_EXE_mcp-sidecar"));
+    let words: Vec<&str> = server["args"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    // What the inspector would start answers.
+    let mut started = Command::new(server["command"].as_str().expect("a path"));
+    started.args(words).current_dir("/");
+    let answers = converse(started, &[message(1, "ping", &json!({}))]);
+    assert_eq!(answers, [json!({"jsonrpc": "2.0", "id": 1, "result": {}})]);
+
+    let url = ["inspector", "content", "--url", "http://127.0.0.1:1/mcp", "--print", "--", "--cli"];
+    let (_, out, _) = run(program().args(url).env("MCP_TOKEN", "a-secret-token"));
+    assert!(out.contains("inspector@2 --cli --config") && out.contains("\"Bearer (MCP_TOKEN)\""), "{out}");
+    assert!(!out.contains("a-secret-token"), "{out}");
+}
+
+#[test]
+fn without_npx_the_inspector_says_what_is_missing() {
+    let (code, _, err) = run(program().args(["inspector", "content", "--demo"]).env("PATH", "/nowhere"));
+    assert_eq!(code, 1);
+    assert!(err.contains("there is no npx on PATH") && err.contains("Node.js 22"), "{err}");
+}
+
+#[test]
+fn php_settings_become_a_policy_that_loads() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let policy = dir.path().join("policy.toml");
+    let mut command = program();
+    command.args(["import", "tests/php/eMCP.php", "tests/php/mcp.php", "--out"]).arg(&policy).current_dir(root());
+    command.env("SAPI_BASE_PATH", "rest").env("SAPI_JWT_ISS", "https://cms.example").env("EMCP_PER_MINUTE", "45");
+    let (code, _, err) = run(&mut command);
+    assert_eq!(code, 0, "{err}");
+    let text = fs::read_to_string(&policy).expect("is written");
+    for note in [
+        "logging.channel goes to sidecar.toml: audit.channel = \"mcp-audit\"",
+        "there is no model \"SiteUnknown\" here",
+        "security.sandbox is not known here",
+        "listener is not known here",
+        "actor.mode is \"service\"",
+        "content: route, auth, scopes were never read by eMCP, nor here",
+        "shop: the class \"App\\\\Mcp\\\\Servers\\\\ShopServer\" runs in PHP",
+        "models of people and rights stay readable, as they were (User)",
+    ] {
+        assert!(err.contains(note) && text.contains(note), "{note}:\n{err}");
+    }
+    let (code, dump, err) = run(program().args(["check", "--dump", "--policy"]).arg(&policy).current_dir(dir.path()));
+    assert_eq!(code, 0, "{err}");
+    for line in [
+        "mode.internal = false",
+        "route.base = \"rest\"",
+        "route.manager_prefix = \"office\"",
+        "auth.issuer = \"https://cms.example\"",
+        "rate_limit.per_minute = 45",
+        "limits.max_payload_kb = 512",
+        "limits.max_result_bytes = 1048576",
+        "stream.heartbeat_seconds = 5",
+        "logging.redact_keys = [\"token\", \"pin\"]",
+        "security.deny_tools = [\"evo.model.*\"]",
+        "domain.content.max_depth = 3",
+        "domain.content.max_limit = 100",
+        "domain.models.allow = [\"SiteTemplate\", \"User\"]",
+        "servers[0].rate_limit.per_minute = 12",
+        "servers[0].limits.max_payload_kb = 64",
+        "servers[0].security.deny_tools = [\"evo.content.search\"]",
+        "servers[2].enabled = false",
+    ] {
+        assert!(dump.lines().any(|shown| shown.starts_with(&format!("{line} "))), "{line}:\n{dump}");
+    }
+    let (_, listed, _) = run(program().args(["list-servers", "--policy"]).arg(&policy));
+    assert_eq!(
+        listed.lines().skip(1).map(|line| line.split(' ').next()).collect::<Vec<_>>(),
+        [Some("content"), Some("content-local")]
+    );
+
+    let (code, _, err) = run(&mut command);
+    assert_eq!(code, 1, "a file is not overwritten");
+    assert!(err.contains("cannot make"), "{err}");
+}
+
+#[test]
+fn settings_that_php_refuses_or_that_make_no_policy_are_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let import = |text: &str, more: &[&str]| {
+        let file = dir.path().join("eMCP.php");
+        fs::write(&file, text).expect("is written");
+        run(program().arg("import").arg(file).args(more))
+    };
+    let (code, out, err) = import("<?php echo 'noise'; return [];", &[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("handle = \"content\"") && out.ends_with("[end]\n") && !out.contains("noise"), "{out}");
+    for (text, said) in [
+        ("<?php return [", "eMCP.php:1: syntax error"),
+        ("<?php return missing_function();", "missing_function"),
+        ("<?php return 3;", "it returns no array"),
+        ("<?php return ['limits' => ['max_payload_kb' => 0]];", "limits.max_payload_kb"),
+    ] {
+        let (code, out, err) = import(text, &[]);
+        assert_eq!((code, out.as_str()), (1, ""), "{text}");
+        assert!(err.contains(said), "{text}: {err}");
+    }
+    let (code, _, err) = import("<?php return [];", &["--php", "/nowhere/php"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("there is no /nowhere/php") && err.contains("php-cli"), "{err}");
+}
+
+#[test]
+fn a_made_server_denies_everything_until_told() {
+    let files = site();
+    let make = |words: &[&str]| {
+        run(program().args(["make", "server"]).args(words).arg("--policy").arg(files.path("policy.toml")))
+    };
+    let (code, out, err) = make(&["shop"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("[[servers]]\nhandle = \"shop\"\n") && err.contains("[upstreams.shop]"), "{out}{err}");
+    let before = fs::read_to_string(files.path("policy.toml")).expect("is there");
+    assert!(!before.contains("\"shop\""));
+
+    let (code, _, err) = make(&["catalogue", "--kind", "content", "--write"]);
+    assert_eq!(code, 0, "{err}");
+    let lines = [message(1, "tools/call", &json!({"name": "evo.content.get", "arguments": {"id": 3}}))];
+    let answers = converse(over(&files, &["stdio", "catalogue"]), &lines);
+    assert_eq!(answer(&answers, 1)["error"]["data"]["code"], "tool_denied");
+
+    for (name, said) in [("content", "is taken"), ("a/b", "cannot be a handle")] {
+        let (code, out, err) = make(&[name]);
+        assert_eq!((code, out.as_str()), (1, ""), "{name}");
+        assert!(err.contains(said), "{name}: {err}");
+    }
+}
+
+#[test]
+fn a_made_tool_stands_where_the_guide_wants_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let paths = ["src/executor/content/mod.rs", "src/executor/registry.rs", "docs/TOOLS.md"];
+    for path in paths {
+        let copy = dir.path().join(path);
+        fs::create_dir_all(copy.parent().expect("has one")).expect("is made");
+        fs::copy(root().join(path), copy).expect("is copied");
+    }
+    let make = |name: &str| run(program().args(["make", "tool", name]).current_dir(dir.path()));
+    let (code, out, err) = make("first_child");
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("cargo test --lib first_child"), "{out}");
+    let read = |path: &str| fs::read_to_string(dir.path().join(path)).expect("is there");
+    // The sample is compiled and tested as it is; the tool differs from it by its name alone.
+    let sample = fs::read_to_string(root().join("src/executor/tests/sample.rs")).expect("is there");
+    let expected = sample.replace("evo.content.sample", "evo.content.first_child");
+    assert_eq!(read("src/executor/content/first_child.rs"), expected.replace("Content Sample", "Content First Child"));
+    assert!(read(paths[0]).contains("pub(super) mod descendants;\npub(super) mod first_child;\npub(super) mod get;\n"));
+    assert!(read(paths[1]).contains("    content::first_child::TOOL,\n    models::list::TOOL,\n"));
+    assert!(read(paths[2]).contains("| `evo.content.first_child` | **id** |"));
+    for (name, said) in
+        [("first_child", "is taken"), ("First", "cannot be"), ("../x", "cannot be"), ("match", "is taken")]
+    {
+        let (code, _, err) = make(name);
+        assert_eq!(code, 1, "{name}");
+        assert!(err.contains(said), "{name}: {err}");
+    }
+    let (code, _, err) = run(program().args(["make", "tool", "x"]).current_dir("/"));
+    assert_eq!(code, 1);
+    assert!(err.contains("is this a checkout"), "{err}");
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    for command in ["list-servers", "test", "stdio", "inspector", "import", "make", "make server", "make tool"] {
+        let (code, out, _) = run(program().args(command.split(' ')).arg("--help"));
+        assert!(code == 0 && out.contains(&format!("  mcp-sidecar {command}")) && out.contains("Example"), "{out}");
+    }
+}
