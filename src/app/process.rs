@@ -53,7 +53,7 @@ pub async fn run(plan: Plan, log: Option<LogHandle>, announce: impl FnOnce(&Up))
     let policy =
         Arc::new(PolicyStore::start(inputs, Arc::clone(&clock)).map_err(|r| anyhow::anyhow!("{}", r.render()))?);
     let first = policy.current().load_full();
-    let handles: Vec<String> = first.servers.iter().map(|server| server.handle.to_string()).collect();
+    let handles = first.labels();
     let metrics = Metrics::new(&handles)?;
     metrics.policy(first.revision, &first.digest, first.loaded_at_ms);
 

@@ -99,7 +99,8 @@ impl Failures {
 }
 
 /// What one client is taken to have: an IPv4 address, or a /64 of IPv6.
-fn group(address: IpAddr) -> u128 {
+#[must_use]
+pub fn group(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
         IpAddr::V6(address) => u128::from(address) >> 64 << 64,

@@ -23,7 +23,7 @@ use std::future::Future;
 
 use crate::policy::{Charge, Window};
 
-pub use failed_auth::FailedAuth;
+pub use failed_auth::{FailedAuth, group as address_group};
 pub use memory::MemoryStore;
 pub use redis::RedisStore;
 pub use service::{Limits, Mode, Stats};

@@ -8,6 +8,8 @@ mod clients;
 mod deny;
 mod drain;
 mod harness;
+mod i18n;
+mod issue;
 mod limits;
 mod mcp;
 mod metrics;
