@@ -14,6 +14,7 @@ mod limits;
 mod mcp;
 mod metrics;
 mod origin;
+mod overrides;
 mod reload;
 mod reserved;
 mod secrets;
