@@ -266,7 +266,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
         "eMCP's own tables",
         "policy",
         "[trace]",
-        "[queue]\ndriver = \"stask\"\n\n[idempotency]\nttl_seconds = 60\n\n[i18n]\nlocale = \"uk\"\n\n[acl]\npermission = \"emcp\"\ndispatch_permission = \"d\"\n\n[actor]\nmode = \"service\"\nservice_username = \"MCP\"\n\n[trace]",
+        "[queue]\ndriver = \"stask\"\n\n[idempotency]\nttl_seconds = 60\n\n[acl]\npermission = \"emcp\"\ndispatch_permission = \"d\"\n\n[actor]\nmode = \"service\"\nservice_username = \"MCP\"\n\n[trace]",
     ),
     (
         "eMCP's keys of a server",

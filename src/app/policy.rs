@@ -128,7 +128,7 @@ impl PolicyStore {
             }
             Ok((snapshot, source)) => {
                 let looser = loosened(&old, &snapshot);
-                let handles: Vec<String> = snapshot.servers.iter().map(|server| server.handle.to_string()).collect();
+                let handles = snapshot.labels();
                 let digest = snapshot.digest.clone();
                 metrics.set_servers(&handles);
                 self.current.store(Arc::new(snapshot));

@@ -66,7 +66,7 @@ pub async fn run_until(
     let policy =
         Arc::new(PolicyStore::start(inputs, Arc::clone(&clock)).map_err(|r| anyhow::anyhow!("{}", r.render()))?);
     let first = policy.current().load_full();
-    let handles: Vec<String> = first.servers.iter().map(|server| server.handle.to_string()).collect();
+    let handles = first.labels();
     let metrics = Metrics::new(&handles)?;
     metrics.policy(first.revision, &first.digest, first.loaded_at_ms);
 

@@ -5,10 +5,15 @@ use crate::config::Overrides;
 use crate::config::document::Value;
 use crate::config::pattern::pattern;
 use crate::config::reader::{Section, Word, words_of};
-use crate::policy::{AuthMode, AuthPolicy, RuleSite, ScopeMap};
+use crate::policy::{AuthMode, AuthPolicy, RuleSite, ScopeMap, TokenPolicy};
 
 /// `[auth]`.
-pub(in crate::config) fn auth(root: &Section<'_>, overrides: &Overrides, extra: &[Secret]) -> AuthPolicy {
+pub(in crate::config) fn auth(
+    root: &Section<'_>,
+    overrides: &Overrides,
+    extra: &[Secret],
+    upstreams: Option<&[String]>,
+) -> AuthPolicy {
     let section = root.section("auth", true);
     let reader = root.reader;
     let mode = section.choice("mode", &[("sapi_jwt", AuthMode::SapiJwt), ("none", AuthMode::None)], None);
@@ -50,9 +55,49 @@ pub(in crate::config) fn auth(root: &Section<'_>, overrides: &Overrides, extra: 
         deny_jti: sites("deny_jti"),
         failures_per_minute: section.integer("failures_per_minute", (0, 1_000_000), None),
         scope_map: scope_map(&section, true),
+        token: token(&section, mode, upstreams),
     };
     policy.generation =
         AuthPolicy::generation_of(&policy.secrets, &policy.issuer, &policy.audience, policy.require_exp);
+    section.close();
+    policy
+}
+
+/// `auth.token`: absent, it is off; present, it says all that matters.
+fn token(auth: &Section<'_>, mode: AuthMode, upstreams: Option<&[String]>) -> TokenPolicy {
+    let section = auth.section("token", false);
+    let reader = section.reader;
+    let enabled = section.boolean("enabled", None);
+    let upstream = section.text("upstream", Some("executor"));
+    let scopes = section.words("scopes", true);
+    let roles = section.integers("roles", (1, u32::MAX));
+    if enabled {
+        if mode == AuthMode::None {
+            let fix = "set auth.mode = \"sapi_jwt\", or auth.token.enabled = false";
+            reader.problem(section.place, "`auth.token` would issue tokens that nobody looks at", fix);
+        }
+        if let Some(known) = upstreams.filter(|known| !known.contains(&upstream.text)) {
+            let fix = format!("sidecar.toml has: {}", known.join(", "));
+            reader.problem(upstream.place, format!("there is no upstream {:?}", upstream.text), &fix);
+        }
+        if section.table.is_some_and(|table| table.get("roles").is_some()) && roles.is_empty() {
+            let fix = "name roles of the CMS, such as [1]";
+            reader.problem(section.place, "`auth.token.roles` is empty: nobody could get a token", fix);
+        }
+    }
+    for scope in scopes.iter().filter(|scope| scope.text.trim().is_empty()) {
+        reader.problem(scope.place, format!("`{}` is empty", scope.key), "name a scope, such as \"mcp:read\"");
+    }
+    let policy = TokenPolicy {
+        enabled,
+        upstream: upstream.text,
+        ttl_s: section.integer("ttl_seconds", (60, 30 * 86_400), None),
+        scopes: scopes.into_iter().map(|word| word.text).collect(),
+        roles,
+        account_per_minute: section.integer("account_per_minute", (0, 1_000_000), None),
+        address_per_minute: section.integer("address_per_minute", (0, 1_000_000), None),
+        legacy_md5: section.boolean("legacy_md5", Some(false)),
+    };
     section.close();
     policy
 }

@@ -4,7 +4,7 @@
 //! looser: a warning too many costs a look, one too few hides a hole.
 
 use crate::policy::{
-    Actor, AuthMode, LimitsPolicy, OnStoreFailure, PatternSet, ScopeMap, Server, Snapshot, StreamPolicy,
+    Actor, AuthMode, LimitsPolicy, OnStoreFailure, PatternSet, ScopeMap, Server, Snapshot, StreamPolicy, TokenPolicy,
 };
 
 /// Sentences, each about one key.
@@ -97,6 +97,7 @@ pub fn loosened(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     }
     let known = |model: &str| before.models_allow.iter().any(|old| old == model);
     found.words("domain.models.allow", "also has", &after.models_allow, known);
+    found.on("compat.token_errors", old.compat.token_errors, new.compat.token_errors);
     found.on("compat.emcp_models", old.compat.emcp_models, new.compat.emcp_models);
     found.when(old.acl != new.acl, "acl.permission changed");
     found.when(old.actor != new.actor && new.actor != Actor::Initiator, "actor: calls act as another user");
@@ -140,6 +141,21 @@ fn auth(found: &mut Findings, old: &Snapshot, new: &Snapshot) {
     }
     found.rate("auth.failures_per_minute", old.failures_per_minute, new.failures_per_minute);
     found.when(differ(&old.scope_map, &new.scope_map), "auth.scope_map changed");
+    token(found, &old.token, &new.token);
+}
+
+fn token(found: &mut Findings, old: &TokenPolicy, new: &TokenPolicy) {
+    if !new.enabled {
+        return;
+    }
+    found.on("auth.token.enabled", old.enabled, new.enabled);
+    found.when(old.upstream != new.upstream, "auth.token.upstream changed");
+    found.rose("auth.token.ttl_seconds", old.ttl_s, new.ttl_s);
+    found.words("auth.token.scopes", "also has", &new.scopes, |scope| old.scopes.iter().any(|known| known == scope));
+    found.when(new.roles.iter().any(|role| !old.roles.contains(role)), "auth.token.roles has more roles");
+    found.rate("auth.token.account_per_minute", old.account_per_minute, new.account_per_minute);
+    found.rate("auth.token.address_per_minute", old.address_per_minute, new.address_per_minute);
+    found.on("auth.token.legacy_md5", old.legacy_md5, new.legacy_md5);
 }
 
 fn rates(found: &mut Findings, old: &Snapshot, new: &Snapshot) {

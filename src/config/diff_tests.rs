@@ -36,7 +36,16 @@ const KEYS: &[(&str, Effect)] = &[
     ("auth.secret_env", Restricts(r#""OLD""#, r#""NEW""#)),
     ("auth.secret_envs", Restricts(r#"["OLD"]"#, r#"["OLD", "NEW"]"#)),
     ("auth.secret_files", Neutral("the secrets themselves are compared, wherever they come from")),
+    ("auth.token.account_per_minute", Restricts("10", "0")),
+    ("auth.token.address_per_minute", Restricts("10", "11")),
+    ("auth.token.enabled", SWITCH_ON),
+    ("auth.token.legacy_md5", SWITCH_ON),
+    ("auth.token.roles", Restricts("[1]", "[1, 2]")),
+    ("auth.token.scopes", Restricts(r#"["mcp:read"]"#, r#"["mcp:read", "*"]"#)),
+    ("auth.token.ttl_seconds", Restricts("60", "61")),
+    ("auth.token.upstream", Restricts(r#""executor""#, r#""elsewhere""#)),
     ("compat.emcp_models", SWITCH_ON),
+    ("compat.token_errors", SWITCH_ON),
     ("compat.validation_as_rpc_error", Neutral("the form of an error")),
     ("domain.content.max_depth", Restricts("6", "7")),
     ("domain.content.max_limit", Restricts("10", "11")),
@@ -44,6 +53,8 @@ const KEYS: &[(&str, Effect)] = &[
     ("domain.models.allow", Restricts("[]", r#"["Category"]"#)),
     ("domain.models.max_offset", Restricts("10", "11")),
     ("enable", SWITCH_ON),
+    ("i18n.locale", Neutral("the language of messages")),
+    ("i18n.negotiate", Neutral("the language of messages")),
     ("limits.max_header_kb", Restricts("16", "17")),
     ("limits.max_headers", Restricts("50", "51")),
     ("limits.max_payload_kb", Restricts("16", "17")),
@@ -136,6 +147,7 @@ fn every_key_is_classified() {
 fn loosening_any_key_that_restricts_is_found() {
     for (key, effect) in KEYS {
         let base: &[(&str, &str)] = match *key {
+            key if key.starts_with("auth.token.") && key != "auth.token.enabled" => &[("auth.token.enabled", "true")],
             "actor.mode" => &[("actor.service_user_id", "7")],
             // The variable alone would otherwise add to the shipped one.
             "servers.kind" => &[("servers.allow_tools", "[]")],

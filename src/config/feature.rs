@@ -1,13 +1,12 @@
 //! The tables of eMCP's policy that are small, or whose feature is not part of this version.
 
 use crate::config::reader::Section;
-use crate::policy::{AclPolicy, Actor};
+use crate::policy::{AclPolicy, Actor, I18n, Locale};
 
 /// Tables of the contract that nothing here could honour: name, feature, what to do.
-const LATER: [(&str, &str, &str); 5] = [
+const LATER: [(&str, &str, &str); 4] = [
     ("queue", "asynchronous dispatch", "remove the table: every call is answered at once"),
     ("idempotency", "asynchronous dispatch", "remove the table: a repeated call is a call of its own"),
-    ("i18n", "messages in several languages", "remove the table: messages are in English"),
     ("rules", "free rules", "use scopes, the allow lists and the deny lists"),
     ("manager", "manager sessions", "remove the table: the manager routes are reserved and answer 404"),
 ];
@@ -24,6 +23,18 @@ pub(in crate::config) fn acl(root: &Section<'_>) -> AclPolicy {
     later(&section, "dispatch_permission", "asynchronous dispatch", "remove it");
     section.close();
     AclPolicy { permission: permission.text }
+}
+
+/// `i18n`: in which language messages are.
+pub(in crate::config) fn i18n(root: &Section<'_>) -> I18n {
+    let section = root.section("i18n", false);
+    let locales = [Locale::En, Locale::Uk, Locale::Ru].map(|locale| (locale.as_str(), locale));
+    let i18n = I18n {
+        locale: section.choice("locale", &locales, Some("en")),
+        negotiate: section.boolean("negotiate", Some(false)),
+    };
+    section.close();
+    i18n
 }
 
 /// `actor`: as whom permitted calls act.

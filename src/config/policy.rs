@@ -86,7 +86,7 @@ pub(in crate::config) fn read(
     let (api, internal) = (mode.boolean("api", None), mode.boolean("internal", None));
     mode.close();
     let routes = routes(&root, enable && api, enable && internal);
-    let auth = auth(&root, overrides, context.extra_secrets);
+    let auth = auth(&root, overrides, context.extra_secrets, context.upstreams);
     let rate = root.section("rate_limit", true);
     use OnStoreFailure::{Allow, Deny, Local};
     let rate_limit = RateLimitPolicy {
@@ -128,11 +128,13 @@ pub(in crate::config) fn read(
     let compat_section = root.section("compat", false);
     let compat = Compat {
         emcp_models: compat_section.boolean("emcp_models", Some(false)),
+        token_errors: compat_section.boolean("token_errors", Some(false)),
         validation_as_rpc_error: compat_section.boolean("validation_as_rpc_error", Some(false)),
     };
     compat_section.close();
     let domain = domain(&root, compat.emcp_models);
     let (acl, actor) = (feature::acl(&root), feature::actor(&root));
+    let i18n = feature::i18n(&root);
     feature::refuse(&root);
     let servers =
         servers(&root, &auth.scope_map, &rate_limit, &limits, &stream, context.upstreams, overrides.local_servers);
@@ -155,6 +157,7 @@ pub(in crate::config) fn read(
         compat,
         acl,
         actor,
+        i18n,
         servers,
         unknown_handle: Arc::from("unknown"),
     }

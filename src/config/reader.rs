@@ -360,6 +360,30 @@ impl<'a> Section<'a> {
         words
     }
 
+    /// A required list of integers of `range`, both ends included.
+    pub fn integers(&self, key: &str, range: (u32, u32)) -> Vec<u32> {
+        let Some(node) = self.node(key) else {
+            return self.absent(key, None, |_: &Vec<u32>| String::new(), Vec::new());
+        };
+        let Value::Array(items) = &node.value else {
+            self.wrong(key, node, "a list of integers", "write [1]");
+            return Vec::new();
+        };
+        let mut numbers = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let number = if let Value::Integer(number) = &item.value { u32::try_from(*number).ok() } else { None };
+            match number.filter(|number| (range.0..=range.1).contains(number)) {
+                Some(number) => numbers.push(number),
+                None => {
+                    let message = format!("`{}[{index}]` must be an integer from {}", self.key(key), range.0);
+                    self.reader.problem(item.place, message, "write whole numbers without quotes");
+                }
+            }
+        }
+        self.reader.record(&self.key(key), format!("{numbers:?}"), Some(node.place));
+        numbers
+    }
+
     /// A path, resolved against the directory of the file; one from an override, against the working directory.
     pub fn path(&self, word: &Word) -> PathBuf {
         if word.place.source == 0 { self.reader.base.join(&word.text) } else { PathBuf::from(&word.text) }

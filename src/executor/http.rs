@@ -15,9 +15,9 @@ use crate::base::{Clock, Secret, SystemClock};
 use crate::executor::listener::OwnUid;
 use crate::executor::observation::Observation;
 use crate::executor::rpc::{Answer, Desk};
-use crate::executor::{Listen, Listener, Settings, stream};
+use crate::executor::{Listen, Listener, Settings, credentials, stream};
 use crate::policy::{Reason, ServerKind, Snapshot};
-use crate::protocol::{self, IDENTITY_HEADER, Identity, SIGNATURE_HEADER};
+use crate::protocol::{self, CREDENTIALS_PATH, IDENTITY_HEADER, Identity, SIGNATURE_HEADER};
 use crate::store::Pool;
 use crate::telemetry::{ExecutorMetrics, ExecutorOutcome};
 
@@ -28,12 +28,13 @@ const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The tool executor: what answers, apart from where it listens.
 pub struct Executor {
     pub(in crate::executor) pool: Pool,
-    policy: Arc<ArcSwap<Snapshot>>,
+    pub(in crate::executor) policy: Arc<ArcSwap<Snapshot>>,
     key: Option<Secret>,
-    clock: Arc<dyn Clock>,
+    pub(in crate::executor) clock: Arc<dyn Clock>,
     /// The database did not answer when it was last asked.
     database_away: AtomicBool,
-    metrics: Arc<ExecutorMetrics>,
+    pub(in crate::executor) metrics: Arc<ExecutorMetrics>,
+    pub(in crate::executor) hashing: credentials::Hashing,
 }
 
 impl Executor {
@@ -44,7 +45,15 @@ impl Executor {
             Listen::Unix(_) => None,
             Listen::Tcp { key, .. } => Some(key.clone()),
         };
-        Self { pool, policy, key, clock: Arc::new(SystemClock), database_away: AtomicBool::new(false), metrics }
+        Self {
+            pool,
+            policy,
+            key,
+            clock: Arc::new(SystemClock),
+            database_away: AtomicBool::new(false),
+            metrics,
+            hashing: credentials::Hashing::default(),
+        }
     }
 
     /// Brings the gauges of the database up to date; called when somebody scrapes.
@@ -97,10 +106,11 @@ pub async fn serve(
     }
 }
 
-/// `POST /mcp/{server}`, and plain errors elsewhere.
+/// `POST /mcp/{server}` and `POST /credentials`, and plain errors elsewhere.
 pub fn router(executor: Arc<Executor>) -> Router {
     Router::new()
         .route("/mcp/{server}", axum::routing::post(call).fallback(method_not_allowed))
+        .route(CREDENTIALS_PATH, axum::routing::post(credentials::judge).fallback(method_not_allowed))
         .fallback(async || refused(Reason::RouteNotFound, ""))
         .with_state(executor)
 }
@@ -167,7 +177,7 @@ async fn judge(
 }
 
 impl Executor {
-    fn identity(&self, headers: &HeaderMap, body: &[u8]) -> Option<Identity> {
+    pub(in crate::executor) fn identity(&self, headers: &HeaderMap, body: &[u8]) -> Option<Identity> {
         // Twice is as good as never: two readers might take different ones.
         let single = |name: &str| -> Result<Option<&str>, ()> {
             let mut values = headers.get_all(name).iter();
@@ -182,12 +192,12 @@ impl Executor {
     }
 }
 
-fn refused(reason: Reason, trace_id: &str) -> Response {
+pub(in crate::executor) fn refused(reason: Reason, trace_id: &str) -> Response {
     let status = StatusCode::from_u16(reason.status()).expect("reasons have HTTP statuses");
     json(status, protocol::transport_error(reason.code(), reason.message(), trace_id))
 }
 
-fn json(status: StatusCode, body: Vec<u8>) -> Response {
+pub(in crate::executor) fn json(status: StatusCode, body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -11,12 +11,14 @@
 
 mod argument;
 mod content;
+mod credentials;
 mod handshake;
 mod http;
 mod listener;
 mod listing;
 mod models;
 mod observation;
+mod password;
 mod pipeline;
 mod registry;
 mod rpc;

@@ -86,6 +86,7 @@ fn snapshot() -> Snapshot {
             deny_jti: Vec::new(),
             failures_per_minute: 0,
             scope_map: ScopeMap::default(),
+            token: TokenPolicy::default(),
         },
         rate_limit: RateLimitPolicy {
             enabled: false,
@@ -116,6 +117,7 @@ fn snapshot() -> Snapshot {
         compat: Compat::default(),
         acl: crate::policy::AclPolicy { permission: "emcp".to_owned() },
         actor: crate::policy::Actor::Initiator,
+        i18n: I18n::default(),
         servers: vec![Arc::new(server)],
         unknown_handle: "unknown".into(),
     }

@@ -5,6 +5,7 @@
 
 mod decide;
 mod facts;
+mod message;
 mod outcome;
 mod pattern;
 mod reason;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use decide::{decide, may_call_tools, tool_allowed};
 pub use facts::{Body, Credential, Facts, HttpMethod, MediaType, ProtocolHeaders};
+pub use message::{I18n, Locale};
 pub use outcome::{Charge, Charges, Decision, Denial, LocalAnswer, Outcome, Permit, RateKey, Rule, RuleSite, Window};
 pub use pattern::{InvalidPattern, Pattern, PatternSet};
 pub use reason::{Reason, Wire};
@@ -25,5 +27,5 @@ pub use redact::Redactor;
 pub use scope::ScopeMap;
 pub use snapshot::{
     AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure,
-    RateLimitPolicy, Routes, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy, TracePolicy,
+    RateLimitPolicy, Routes, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy, TokenPolicy, TracePolicy,
 };

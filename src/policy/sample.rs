@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use crate::base::Secret;
 use crate::policy::{
-    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure, Pattern,
-    PatternSet, RateLimitPolicy, Redactor, Routes, RuleSite, ScopeMap, SecurityPolicy, Server, ServerKind, Snapshot,
-    StreamPolicy, TracePolicy,
+    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, I18n, LimitsPolicy, LoggingPolicy, OnStoreFailure,
+    Pattern, PatternSet, RateLimitPolicy, Redactor, Routes, RuleSite, ScopeMap, SecurityPolicy, Server, ServerKind,
+    Snapshot, StreamPolicy, TokenPolicy, TracePolicy,
 };
 
 impl Snapshot {
@@ -74,6 +74,7 @@ impl Snapshot {
                 deny_jti: Vec::new(),
                 failures_per_minute: 0,
                 scope_map,
+                token: TokenPolicy::default(),
             },
             rate_limit: RateLimitPolicy {
                 enabled: true,
@@ -104,6 +105,7 @@ impl Snapshot {
             compat: Compat::default(),
             acl: AclPolicy { permission: "emcp".to_owned() },
             actor: Actor::Initiator,
+            i18n: I18n::default(),
             servers: vec![Arc::new(server)],
             unknown_handle: "unknown".into(),
         }

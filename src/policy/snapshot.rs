@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crate::base::{Digest, Principal, Secret};
-use crate::policy::{PatternSet, Redactor, RuleSite, ScopeMap};
+use crate::policy::{I18n, PatternSet, Redactor, RuleSite, ScopeMap};
 
 /// One valid policy, immutable. A request takes one and keeps it until its last byte.
 #[derive(Clone, Debug)]
@@ -25,6 +25,7 @@ pub struct Snapshot {
     pub compat: Compat,
     pub acl: AclPolicy,
     pub actor: Actor,
+    pub i18n: I18n,
     /// Enabled servers with transport `web`, in file order. Overrides are resolved into each.
     pub servers: Vec<Arc<Server>>,
     /// The handle `unknown`, shared by keys and labels.
@@ -36,6 +37,13 @@ impl Snapshot {
     #[must_use]
     pub fn server(&self, handle: &str) -> Option<&Arc<Server>> {
         self.servers.iter().find(|server| &*server.handle == handle)
+    }
+
+    /// What requests are counted by: the servers' handles, and `token` where tokens are issued.
+    #[must_use]
+    pub fn labels(&self) -> Vec<String> {
+        let token = self.auth.token.enabled.then(|| "token".to_owned());
+        self.servers.iter().map(|server| server.handle.to_string()).chain(token).collect()
     }
 
     /// The CMS's user as whom this caller's permitted calls act (emcp.md 11 and 14.1, `actor`).
@@ -89,8 +97,28 @@ pub struct AuthPolicy {
     /// Failed authentications per address and minute before 429; 0 is off.
     pub failures_per_minute: u32,
     pub scope_map: ScopeMap,
+    pub token: TokenPolicy,
     /// [`Self::generation_of`] of the fields above; cached verifications of another generation do not count.
     pub generation: Digest,
+}
+
+/// `auth.token.*`: who gets a token for a password, and what it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenPolicy {
+    pub enabled: bool,
+    /// Name of an entry of `[upstreams]` in sidecar.toml: the executor, which has the users.
+    pub upstream: String,
+    /// Seconds from issue to `exp`.
+    pub ttl_s: u32,
+    pub scopes: Vec<String>,
+    /// The CMS's roles whose users may have tokens.
+    pub roles: Vec<u32>,
+    /// Attempts per minute for one name; 0 is off.
+    pub account_per_minute: u32,
+    /// Attempts per minute from one address; 0 is off.
+    pub address_per_minute: u32,
+    /// Passwords stored as MD5 are read.
+    pub legacy_md5: bool,
 }
 
 impl AuthPolicy {
@@ -194,6 +222,8 @@ pub struct DomainPolicy {
 pub struct Compat {
     /// The models that hold people and rights may be allowed (N4).
     pub emcp_models: bool,
+    /// The token endpoint answers with sApi's codes (emcp.md 2.5) instead of one 401.
+    pub token_errors: bool,
     /// Tool validation failures become JSON-RPC -32602 (A1 of emcp.md 15).
     pub validation_as_rpc_error: bool,
 }

@@ -9,6 +9,7 @@
 //! Non-goals: judging arguments or methods (policy does), schemas, building results.
 
 mod answer;
+mod credentials;
 mod envelope;
 mod identity;
 mod method;
@@ -17,6 +18,7 @@ mod refusal;
 mod sse;
 
 pub use answer::{rpc_error, rpc_error_event, transport_error};
+pub use credentials::{CREDENTIALS_CONTEXT, CREDENTIALS_PATH, Credentials, CredentialsVerdict};
 pub use envelope::{Arguments, Envelope, Id, Params};
 pub use identity::{IDENTITY_HEADER, Identity, InvalidIdentity, SIGNATURE_HEADER, sign_identity, verify_identity};
 pub use method::{Method, MethodClass};

@@ -171,6 +171,7 @@ impl Call<'_> {
             trace_header: &self.policy.trace.header,
             trace_id: &self.asked.trace_id,
             request_id: &self.asked.request_id,
+            i18n: self.policy.i18n,
         }
     }
 

@@ -24,12 +24,12 @@ use crate::proxy::access_log::{AccessLog, Entry};
 use crate::proxy::budget::Budget;
 use crate::proxy::client_address::{client_address, forwarded_headers};
 use crate::proxy::connection::{Connection, Gate};
-use crate::proxy::path::{Route, route};
+use crate::proxy::path::{Route, is_token, route};
 use crate::proxy::redaction::mcp_target;
 use crate::proxy::respond::{self, Marks};
 use crate::proxy::settings::{AccessLogFormat, Settings};
 use crate::proxy::upstream::Target;
-use crate::proxy::{call, headers};
+use crate::proxy::{call, headers, issue};
 use crate::telemetry::{Metrics, ProxyReading};
 
 /// What the gateway is built from; the composition root owns each part.
@@ -180,7 +180,12 @@ impl Gateway {
     async fn refuse(&self, session: &mut Session, policy: &Snapshot, reason: Reason) {
         let request_id = headers::new_id();
         let trace_id = headers::trace_id(&session.req_header().headers, &policy.trace, &request_id);
-        let marks = Marks { trace_header: &policy.trace.header, trace_id: &trace_id, request_id: &request_id };
+        let marks = Marks {
+            trace_header: &policy.trace.header,
+            trace_id: &trace_id,
+            request_id: &request_id,
+            i18n: policy.i18n,
+        };
         self.metrics.refused(reason);
         let denial = Denial::new(reason, Rule::Builtin("route"));
         respond::deny(session, &denial, &Id::Absent, marks).await;
@@ -244,6 +249,14 @@ impl ProxyHttp for Front {
                     ctx.shown = Some(mcp_target(sent, if known { None } else { Some(&server) }));
                 }
                 call::serve(&self.0, session, ctx, &policy, &server).await;
+                Ok(true)
+            }
+            Ok(Route::Reserved)
+                if policy.auth.token.enabled
+                    && policy.routes.api
+                    && is_token(&policy.routes, target.unwrap_or_default()) =>
+            {
+                Box::pin(issue::serve(&self.0, session, ctx, &policy)).await;
                 Ok(true)
             }
             Ok(Route::Reserved) => {

@@ -2,7 +2,8 @@
 //!
 //! A request is routed by its canonical path ([`path`]). MCP routes are served here in full ([`call`]): credential,
 //! body, strict parse, decision, charges, permit, audit slot, upstream, answer. Everything else takes Pingora's own
-//! way to the CMS ([`gateway`]), which cannot reach an MCP upstream.
+//! way to the CMS ([`gateway`]), which cannot reach an MCP upstream. The token endpoint ([`issue`]) asks the executor, and
+//! that about credentials only.
 //!
 //! Invariants: one policy snapshot per request; no upstream is called without a [`crate::policy::Permit`] and an
 //! audit slot; nothing is read from a caller whom the header alone refuses; what is forwarded are the bytes that
@@ -16,9 +17,11 @@ mod call;
 mod channel;
 mod client_address;
 mod connection;
+mod form;
 mod framing;
 mod gateway;
 mod headers;
+mod issue;
 mod ledger;
 mod media;
 pub mod path;

@@ -45,6 +45,19 @@ pub fn route<'a>(routes: &Routes, target: &'a str) -> Result<Route<'a>, Reason> 
     Ok(if reserved { Route::Reserved } else { Route::Cms })
 }
 
+/// Whether this target, which leads to [`Route::Reserved`], is the token route's one exact spelling, without a query.
+pub fn is_token(routes: &Routes, target: &str) -> bool {
+    let parts = [routes.base.as_str(), routes.version.as_str(), "token"];
+    let mut rest = target;
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        match rest.strip_prefix('/').and_then(|rest| rest.strip_prefix(part)) {
+            Some(after) => rest = after,
+            None => return false,
+        }
+    }
+    rest.is_empty()
+}
+
 /// The handle, when the target is the one exact spelling. Compares bytes, allocates nothing.
 fn exact<'a>(routes: &Routes, target: &'a str) -> Option<&'a str> {
     if !routes.api {

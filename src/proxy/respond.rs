@@ -6,7 +6,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use crate::origin::Page;
-use crate::policy::{Denial, Reason, Wire};
+use crate::policy::{Denial, I18n, Locale, Reason, Wire};
 use crate::protocol::{Id, rpc_error, transport_error};
 use crate::proxy::connection::Connection;
 
@@ -17,19 +17,26 @@ pub struct Marks<'a> {
     pub trace_header: &'a str,
     pub trace_id: &'a str,
     pub request_id: &'a str,
+    /// In which language a refusal is told.
+    pub i18n: I18n,
 }
 
 /// Answers with a denial; returns status and body length.
 pub async fn deny(session: &mut Session, denial: &Denial, id: &Id<'_>, marks: Marks<'_>) -> (u16, u64) {
     let reason = denial.reason;
+    let locale = locale(session, marks.i18n);
+    let message = reason.message_in(locale);
     let body = match reason.wire() {
-        Wire::Transport { .. } => transport_error(reason.code(), reason.message(), marks.trace_id),
-        Wire::Rpc { code } => rpc_error(id, code, reason.message(), Some(reason.code())),
+        Wire::Transport { .. } => transport_error(reason.code(), message, marks.trace_id),
+        Wire::Rpc { code } => rpc_error(id, code, message, Some(reason.code())),
     };
     let length = body.len() as u64;
     let Some(mut header) = json_header(reason.status(), body.len(), marks) else {
         return (500, 0);
     };
+    if locale != Locale::En {
+        set(&mut header, header::CONTENT_LANGUAGE, HeaderValue::from_static(locale.as_str()));
+    }
     if let Some(seconds) = denial.retry_after_s {
         set(&mut header, header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
@@ -41,6 +48,16 @@ pub async fn deny(session: &mut Session, denial: &Denial, id: &Id<'_>, marks: Ma
     }
     write(session, header, Bytes::from(body)).await;
     (reason.status(), length)
+}
+
+/// The language for this request.
+pub fn locale(session: &Session, i18n: I18n) -> Locale {
+    if !i18n.negotiate {
+        return i18n.locale;
+    }
+    let lines = session.req_header().headers.get_all(header::ACCEPT_LANGUAGE);
+    let lines: Vec<&str> = lines.iter().filter_map(|line| line.to_str().ok()).collect();
+    i18n.choose(Some(&lines.join(",")))
 }
 
 /// Whether bytes of the request may still be on the wire, so that the connection cannot be used again.

@@ -112,6 +112,27 @@ impl Target {
         head
     }
 
+    /// As [`Self::head`], for a path of our executor's own instead of a server's.
+    #[must_use]
+    pub fn head_of(&self, path: &str, body_length: usize) -> Vec<u8> {
+        let mut head = b"POST ".to_vec();
+        head.extend_from_slice(path.as_bytes());
+        head.extend_from_slice(&self.fixed);
+        head.extend_from_slice(itoa::Buffer::new().format(body_length).as_bytes());
+        head.extend_from_slice(b"\r\n");
+        head
+    }
+
+    /// Whether it is our executor, and what is sent there can be read by nobody on the way.
+    #[must_use]
+    pub fn may_carry_passwords(&self) -> bool {
+        let closed = match &self.route {
+            Route::Unix(_) | Route::Tls(_) => true,
+            Route::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        };
+        self.upstream.identity && closed
+    }
+
     /// Sends a finished head (without its closing blank line) and the body, and reads the answer's header.
     ///
     /// # Errors

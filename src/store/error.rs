@@ -11,6 +11,8 @@ pub enum Error {
     Slow(std::time::Duration),
     #[error("database: the table {0} is missing")]
     NoTable(String),
+    #[error("database: the column {0} is missing, or may not be read")]
+    NoColumn(String),
     #[error("demo site: {0}")]
     File(#[from] std::io::Error),
     #[error("a value of this type cannot be bound")]

@@ -9,6 +9,7 @@
 //!
 //! Non-goals: document rights, writing.
 
+pub mod account;
 pub mod content;
 pub mod demo;
 mod dialect;
