@@ -6,6 +6,7 @@ mod connect;
 mod control;
 mod descriptors;
 mod executor;
+mod permission;
 mod plan;
 mod policy;
 mod process;
@@ -14,6 +15,7 @@ mod signals;
 
 pub use connect::{Finding, Loaded, State, connect};
 pub use executor::{RunningExecutor, demo_site};
+pub use permission::{PermissionChange, permissions};
 pub use plan::{Files, Plan};
 pub use policy::PolicyStore;
 pub use process::{Up, run};

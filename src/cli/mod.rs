@@ -4,6 +4,7 @@ pub mod check;
 pub mod ctl;
 pub mod explain;
 mod load;
+pub mod permission;
 mod service;
 pub mod token;
 mod up;
@@ -34,6 +35,8 @@ enum Command {
     Token(token::Command),
     /// Show what the policy decides about a request, and by which rule
     Explain(explain::Command),
+    /// Put in, take out or show the CMS's permissions for manager mode
+    Permissions(permission::Args),
     /// Speak to a running process over its control socket
     Ctl(ctl::Args),
 }
@@ -48,6 +51,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => return ExitCode::from(check::run(args)),
         Command::Token(args) => token::command(&args),
         Command::Explain(args) => explain::command(&args),
+        Command::Permissions(args) => permission::run(args),
         Command::Ctl(args) => ctl::run(&args),
     };
     match done {

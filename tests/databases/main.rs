@@ -5,6 +5,7 @@ mod corpus;
 mod data;
 mod failures;
 mod models;
+mod permissions;
 mod schema;
 mod server;
 mod site;
