@@ -15,9 +15,10 @@ use crate::base::{Clock, Secret, SystemClock};
 use crate::executor::listener::OwnUid;
 use crate::executor::observation::Observation;
 use crate::executor::rpc::{Answer, Desk};
-use crate::executor::{Listen, Listener, Settings, stream};
+use crate::executor::{Listen, Listener, Sessions, Settings, manager, stream};
 use crate::policy::{Reason, ServerKind, Snapshot};
 use crate::protocol::{self, IDENTITY_HEADER, Identity, SIGNATURE_HEADER};
+use crate::redis::settings::InvalidUrl;
 use crate::store::Pool;
 use crate::telemetry::{ExecutorMetrics, ExecutorOutcome};
 
@@ -34,6 +35,7 @@ pub struct Executor {
     /// The database did not answer when it was last asked.
     database_away: AtomicBool,
     metrics: Arc<ExecutorMetrics>,
+    manager: manager::Desk,
 }
 
 impl Executor {
@@ -44,7 +46,35 @@ impl Executor {
             Listen::Unix(_) => None,
             Listen::Tcp { key, .. } => Some(key.clone()),
         };
-        Self { pool, policy, key, clock: Arc::new(SystemClock), database_away: AtomicBool::new(false), metrics }
+        Self {
+            pool,
+            policy,
+            key,
+            clock: Arc::new(SystemClock),
+            database_away: AtomicBool::new(false),
+            metrics,
+            manager: manager::Desk::default(),
+        }
+    }
+
+    /// The same, which also finds out who uses the CMS's manager.
+    ///
+    /// # Errors
+    /// When the URL of Redis cannot be used.
+    pub fn with_sessions(self, sessions: Sessions) -> Result<Self, InvalidUrl> {
+        Ok(Self { manager: manager::Desk::new(sessions)?, ..self })
+    }
+
+    pub(in crate::executor) const fn manager(&self) -> &manager::Desk {
+        &self.manager
+    }
+
+    pub(in crate::executor) const fn policy(&self) -> &Arc<ArcSwap<Snapshot>> {
+        &self.policy
+    }
+
+    pub(in crate::executor) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     /// Brings the gauges of the database up to date; called when somebody scrapes.
@@ -100,6 +130,7 @@ pub async fn serve(
 /// `POST /mcp/{server}`, and plain errors elsewhere.
 pub fn router(executor: Arc<Executor>) -> Router {
     Router::new()
+        .route("/mcp/@manager", axum::routing::post(manager::answer).fallback(method_not_allowed))
         .route("/mcp/{server}", axum::routing::post(call).fallback(method_not_allowed))
         .fallback(async || refused(Reason::RouteNotFound, ""))
         .with_state(executor)
@@ -167,7 +198,7 @@ async fn judge(
 }
 
 impl Executor {
-    fn identity(&self, headers: &HeaderMap, body: &[u8]) -> Option<Identity> {
+    pub(in crate::executor) fn identity(&self, headers: &HeaderMap, body: &[u8]) -> Option<Identity> {
         // Twice is as good as never: two readers might take different ones.
         let single = |name: &str| -> Result<Option<&str>, ()> {
             let mut values = headers.get_all(name).iter();
@@ -182,12 +213,12 @@ impl Executor {
     }
 }
 
-fn refused(reason: Reason, trace_id: &str) -> Response {
+pub(in crate::executor) fn refused(reason: Reason, trace_id: &str) -> Response {
     let status = StatusCode::from_u16(reason.status()).expect("reasons have HTTP statuses");
     json(status, protocol::transport_error(reason.code(), reason.message(), trace_id))
 }
 
-fn json(status: StatusCode, body: Vec<u8>) -> Response {
+pub(in crate::executor) fn json(status: StatusCode, body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

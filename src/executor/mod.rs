@@ -15,6 +15,7 @@ mod handshake;
 mod http;
 mod listener;
 mod listing;
+mod manager;
 mod models;
 mod observation;
 mod pipeline;
@@ -27,4 +28,4 @@ mod tests;
 
 pub use http::{Executor, router, serve};
 pub use listener::Listener;
-pub use settings::{Listen, Settings};
+pub use settings::{AuthRequest, Listen, Sessions, Settings};

@@ -114,6 +114,7 @@ fn snapshot() -> Snapshot {
         },
         compat: Compat::default(),
         acl: crate::policy::AclPolicy { permission: "emcp".to_owned() },
+        manager: ManagerPolicy::default(),
         actor: crate::policy::Actor::Initiator,
         servers: vec![Arc::new(server)],
         unknown_handle: "unknown".into(),

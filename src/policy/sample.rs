@@ -103,6 +103,7 @@ impl Snapshot {
             },
             compat: Compat::default(),
             acl: AclPolicy { permission: "emcp".to_owned() },
+            manager: crate::policy::ManagerPolicy::default(),
             actor: Actor::Initiator,
             servers: vec![Arc::new(server)],
             unknown_handle: "unknown".into(),

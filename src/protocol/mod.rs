@@ -11,6 +11,7 @@
 mod answer;
 mod envelope;
 mod identity;
+mod manager;
 mod method;
 mod parse;
 mod refusal;
@@ -19,6 +20,9 @@ mod sse;
 pub use answer::{rpc_error, rpc_error_event, transport_error};
 pub use envelope::{Arguments, Envelope, Id, Params};
 pub use identity::{IDENTITY_HEADER, Identity, InvalidIdentity, SIGNATURE_HEADER, sign_identity, verify_identity};
+pub use manager::{
+    MANAGER_HANDLE, ManagerAnswer, ManagerQuestion, ManagerUser, csrf_digest, is_access_token, is_session_id,
+};
 pub use method::{Method, MethodClass};
 pub use parse::parse;
 pub use refusal::{Refusal, Refused};

@@ -20,6 +20,7 @@ mod framing;
 mod gateway;
 mod headers;
 mod ledger;
+mod manager;
 mod media;
 pub mod path;
 mod pool;

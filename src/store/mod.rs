@@ -14,6 +14,7 @@ pub mod demo;
 mod dialect;
 mod engine;
 mod error;
+pub mod identity;
 pub mod model;
 pub mod permission;
 mod pool;

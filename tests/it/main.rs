@@ -9,6 +9,7 @@ mod deny;
 mod drain;
 mod harness;
 mod limits;
+mod manager;
 mod mcp;
 mod metrics;
 mod origin;
