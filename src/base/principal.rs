@@ -63,7 +63,7 @@ pub struct Principal {
     issuer: String,
     user_id: Option<u64>,
     scopes: Vec<String>,
-    permissions: Arc<[String]>,
+    permissions: Option<Arc<[String]>>,
     expires_at_s: Option<u64>,
     identity: Arc<str>,
     digest: Digest,
@@ -89,7 +89,7 @@ impl Principal {
             issuer: issuer.to_owned(),
             user_id,
             scopes,
-            permissions: Arc::default(),
+            permissions: None,
             expires_at_s,
             identity: format!("api:{id}").into(),
             digest: Digest::of(&[issuer.as_bytes(), kind, id.as_bytes()]),
@@ -106,7 +106,7 @@ impl Principal {
             issuer: String::new(),
             user_id: Some(user_id),
             scopes: Vec::new(),
-            permissions,
+            permissions: Some(permissions),
             expires_at_s: None,
             digest: Digest::of(&[b"", b"mgr", id.as_bytes()]),
             identity: format!("mgr:{id}").into(),
@@ -123,7 +123,7 @@ impl Principal {
             issuer: String::new(),
             user_id: None,
             scopes: Vec::new(),
-            permissions: Arc::default(),
+            permissions: None,
             expires_at_s: None,
             digest: Digest::of(&[b"", b"ip", id.as_bytes()]),
             identity: format!("ip:{id}").into(),
@@ -163,7 +163,7 @@ impl Principal {
     /// The CMS's permissions that a manager's user has; empty for everybody else.
     #[must_use]
     pub fn permissions(&self) -> &[String] {
-        &self.permissions
+        self.permissions.as_deref().unwrap_or_default()
     }
 
     /// When the credential ends, in Unix seconds.

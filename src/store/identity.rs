@@ -106,7 +106,8 @@ impl Pool {
 }
 
 fn attributes(tables: &Tables, user: i64) -> SelectStatement {
-    let column = |name| tables.column(ATTRIBUTES, "a", name);
+    // Never a null for a column that is not to be seen, as where a tool shows it: it would read as "not blocked".
+    let column = |name: &'static str| Expr::col(("a", name));
     Query::select()
         .exprs([column("role"), column("blocked"), column("blockeduntil"), column("blockedafter")])
         .from(tables.table(USERS, "u"))

@@ -4,6 +4,7 @@
 mod corpus;
 mod data;
 mod failures;
+mod identity;
 mod models;
 mod permissions;
 mod schema;
