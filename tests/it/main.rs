@@ -13,6 +13,7 @@ mod manager;
 mod mcp;
 mod metrics;
 mod origin;
+mod presets;
 mod reload;
 mod reserved;
 mod secrets;

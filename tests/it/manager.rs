@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
-use crate::harness::{Request, Response, Sidecar, Start, Token, call_params, eventually};
+use crate::harness::{Next, Redis, Request, Response, Sidecar, Start, Token, Upstream, call_params, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 const ADMIN: &str = "0123456789abcdefADMIN01";
@@ -324,5 +324,76 @@ fn limits_and_switches_hold_on_manager_routes() {
     let sidecar = sessions.sidecar().policy("mode.api", false).go();
     assert_eq!(sidecar.send(&with_session("raw", ADMIN)).status, 200);
     assert_eq!(told(&sidecar.rpc("raw", "ping", json!({}))), denied("route_not_found", 404));
+    sidecar.finish();
+}
+
+/// A page of the CMS that knows one session.
+fn page() -> Upstream {
+    Upstream::scripted(|seen, peer| {
+        let head = match seen.header("cookie") {
+            Some(cookie) if cookie == format!("evo={ADMIN}") => "200 OK\r\nX-Who: 1\r\nX-Who-Else: 2",
+            Some(cookie) if cookie == format!("evo={EDITOR}") => "302 Found\r\nX-Who: 1\r\nLocation: /login",
+            Some(cookie) if cookie.ends_with("TWO") => "200 OK\r\nX-Who: 1\r\nX-Who: 3",
+            Some(cookie) if cookie.ends_with("ODD") => "200 OK\r\nX-Who: 1, 3",
+            Some(cookie) if cookie.ends_with("500") => "500 Internal Server Error\r\nX-Who: 1",
+            _ => "200 OK",
+        };
+        peer.send(format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+        Next::Close
+    })
+}
+
+#[test]
+fn the_cms_is_asked_whose_a_session_is() {
+    let (sessions, cms) = (Sessions::new(), page());
+    let sidecar = sessions
+        .sidecar()
+        .policy("manager.sources", vec!["auth_request"])
+        .set(format!("executor.manager.auth_request_url=\"http://{}/who?x=1\"", cms.address()))
+        .set("executor.manager.auth_request_header=\"X-Who\"")
+        .go();
+    assert_eq!(sidecar.send(&with_session("raw", ADMIN).header("X-Other", "1")).status, 200);
+    let asked = cms.seen().remove(0);
+    assert_eq!((asked.line.as_str(), asked.header("x-other")), ("GET /who?x=1 HTTP/1.1", None));
+    for id in [EDITOR, "0123456789abcdefNOBODY1", "0123456789abcdef123TWO", "0123456789abcdef123ODD"] {
+        assert_eq!(told(&sidecar.send(&with_session("raw", id))), denied("forbidden", 403), "{id}");
+    }
+    let failed = with_session("raw", "0123456789abcdef123500");
+    assert_eq!(told(&sidecar.send(&failed)), denied("upstream_failed", 502));
+    sidecar.finish();
+}
+
+#[test]
+fn sessions_are_read_from_redis() {
+    let (sessions, mut redis) = (Sessions::new(), Redis::start());
+    let url = redis.setting().replace("redis.url=", "").replace('"', "");
+    let file = sessions.0.path().join("redis-url");
+    std::fs::write(&file, &url).expect("is written");
+    let session = format!("{LOGIN}1;");
+    let key = format!("PHPREDIS_SESSION:{ADMIN}");
+    let mut stream = std::net::TcpStream::connect(url.trim_start_matches("redis://")).expect("it accepts");
+    let command = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{session}\r\n", key.len(), session.len());
+    std::io::Write::write_all(&mut stream, command.as_bytes()).expect("is sent");
+    let mut answer = [0; 5];
+    std::io::Read::read_exact(&mut stream, &mut answer).expect("is answered");
+    assert_eq!(&answer, b"+OK\r\n");
+    let start = sessions.sidecar().policy("manager.sources", vec!["redis_session", "access_token"]);
+    let sidecar = start.set(format!("executor.manager.redis_url_file={file:?}")).go();
+    assert_eq!(sidecar.send(&with_session("raw", ADMIN)).status, 200);
+    assert_eq!(told(&sidecar.send(&with_session("raw", EDITOR))), denied("forbidden", 403), "a file alone");
+    redis.kill();
+    assert_eq!(told(&sidecar.send(&with_session("raw", ADMIN))), denied("upstream_failed", 502));
+    sidecar.finish();
+}
+
+#[test]
+fn the_next_source_is_asked_when_one_knows_nobody_or_fails() {
+    let sessions = Sessions::new();
+    let sources = vec!["auth_request", "database", "session_file"];
+    let sidecar = sessions.sidecar().policy("manager.sources", sources).go();
+    assert_eq!(sidecar.send(&with_session("raw", ADMIN)).status, 200, "{}", sidecar.output());
+    let nobody = with_session("raw", "0123456789abcdefNOBODY1");
+    assert_eq!(told(&sidecar.send(&nobody)), denied("upstream_failed", 502), "somebody it may be");
+    assert!(sidecar.output().contains("auth_request_url"), "{}", sidecar.output());
     sidecar.finish();
 }
