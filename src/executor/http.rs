@@ -73,6 +73,10 @@ impl Executor {
         &self.policy
     }
 
+    pub(in crate::executor) fn policy_differs(&self) {
+        self.metrics.policy_mismatch();
+    }
+
     pub(in crate::executor) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
@@ -175,7 +179,7 @@ async fn judge(
         }
     };
     if identity.policy_digest != policy.digest {
-        executor.metrics.policy_mismatch();
+        executor.policy_differs();
     }
     let Some(server) = server else {
         observation.outcome = ExecutorOutcome::Refused;

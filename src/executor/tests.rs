@@ -2,6 +2,7 @@
 
 mod arguments;
 mod example;
+mod manager;
 mod nth_child;
 mod protocol;
 

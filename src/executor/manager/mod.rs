@@ -66,14 +66,17 @@ pub(in crate::executor) async fn answer(State(executor): State<Arc<Executor>>, r
     let Ok(body) = axum::body::to_bytes(body, MAX_QUESTION_BYTES).await else {
         return refused(Reason::PayloadTooLarge, "");
     };
-    match executor.identity(&head.headers, &body) {
-        Some(identity) if identity.server == MANAGER_HANDLE => {}
+    let told = match executor.identity(&head.headers, &body) {
+        Some(identity) if identity.server == MANAGER_HANDLE => identity.policy_digest,
         _ => return refused(Reason::Unauthenticated, ""),
-    }
+    };
     let Ok(question) = serde_json::from_slice::<ManagerQuestion>(&body) else {
         return refused(Reason::BadRequest, "");
     };
     let policy = executor.policy().load_full();
+    if told != policy.digest {
+        executor.policy_differs();
+    }
     let asked = Asked {
         pool: &executor.pool,
         desk: executor.manager(),
