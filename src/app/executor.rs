@@ -39,7 +39,8 @@ impl RunningExecutor {
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         let pool = Pool::open(&plan.database).context("database")?;
-        let executor = Arc::new(Executor::new(pool, policy, &plan.executor, metrics.executor()?));
+        let executor = Executor::new(pool, policy, &plan.executor, metrics.executor()?);
+        let executor = Arc::new(executor.with_sessions(plan.sessions.clone()).context("executor.manager.redis_url")?);
         let listener = Listener::bind(&plan.executor.listen).await.map_err(|error| match &plan.executor.listen {
             Listen::Unix(path) => unavailable(error, path.display(), "executor.socket"),
             Listen::Tcp { address, .. } => unavailable(error, address, "executor.listen"),

@@ -26,6 +26,8 @@ pub enum Refusal {
     Reason(Reason),
     /// The token holds, and this entry of `auth.deny_sub` or `auth.deny_jti` names it.
     Listed(RuleSite),
+    /// This rule of the program itself refuses it.
+    By(Reason, &'static str),
 }
 
 impl Refusal {
@@ -33,7 +35,7 @@ impl Refusal {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Reason(reason) => *reason,
+            Self::Reason(reason) | Self::By(reason, _) => *reason,
             Self::Listed(_) => Reason::Unauthenticated,
         }
     }
@@ -44,6 +46,7 @@ impl Refusal {
         match self {
             Self::Reason(reason) => Credential::Refused(*reason),
             Self::Listed(site) => Credential::Denied(site),
+            Self::By(reason, word) => Credential::RefusedBy(*reason, word),
         }
     }
 }

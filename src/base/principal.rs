@@ -65,6 +65,7 @@ pub struct Principal {
     issuer: String,
     user_id: Option<u64>,
     scopes: Vec<String>,
+    permissions: Option<Arc<[String]>>,
     expires_at_s: Option<u64>,
     identity: Arc<str>,
     digest: Digest,
@@ -90,9 +91,27 @@ impl Principal {
             issuer: issuer.to_owned(),
             user_id,
             scopes,
+            permissions: None,
             expires_at_s,
             identity: format!("api:{id}").into(),
             digest: Digest::of(&[issuer.as_bytes(), kind, id.as_bytes()]),
+        }
+    }
+
+    /// A user of the CMS's manager, with the permissions of the user's role.
+    #[must_use]
+    pub fn manager(user_id: u64, permissions: Arc<[String]>) -> Self {
+        let id = user_id.to_string();
+        Self {
+            context: Context::Mgr,
+            subject: String::new(),
+            issuer: String::new(),
+            user_id: Some(user_id),
+            scopes: Vec::new(),
+            permissions: Some(permissions),
+            expires_at_s: None,
+            digest: Digest::of(&[b"", b"mgr", id.as_bytes()]),
+            identity: format!("mgr:{id}").into(),
         }
     }
 
@@ -107,6 +126,7 @@ impl Principal {
             issuer: String::new(),
             user_id: None,
             scopes: Vec::new(),
+            permissions: None,
             expires_at_s: None,
             digest: Digest::of(&[b"", b"ip", client_network(address).to_string().as_bytes()]),
             identity: format!("ip:{id}").into(),
@@ -143,13 +163,19 @@ impl Principal {
         &self.scopes
     }
 
+    /// The CMS's permissions that a manager's user has; empty for everybody else.
+    #[must_use]
+    pub fn permissions(&self) -> &[String] {
+        self.permissions.as_deref().unwrap_or_default()
+    }
+
     /// When the credential ends, in Unix seconds.
     #[must_use]
     pub const fn expires_at_s(&self) -> Option<u64> {
         self.expires_at_s
     }
 
-    /// `api:7`, `api:alice`, `ip:203.0.113.1`: the audit field `rate_limit_identity`.
+    /// `api:7`, `api:alice`, `mgr:7`, `ip:203.0.113.1`: the audit field `rate_limit_identity`.
     #[must_use]
     pub const fn identity(&self) -> &Arc<str> {
         &self.identity
@@ -182,6 +208,7 @@ mod tests {
             Principal::api("", "7", None, vec![], None).digest(),
             Principal::api("", "x", Some(7), vec![], None).digest(),
             Principal::api("7", "", None, vec![], None).digest(),
+            Principal::manager(7, Arc::default()).digest(),
             Principal::anonymous(IpAddr::from([0, 0, 0, 7])).digest(),
         ];
         for (i, left) in digests.iter().enumerate() {

@@ -17,7 +17,7 @@ use crate::protocol;
 /// Show what the policy decides about a request.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  mcp-sidecar explain --scopes mcp:call --body call.json\n  echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}' | mcp-sidecar explain --token-file token.txt --body - --json"
+    after_help = "Examples:\n  mcp-sidecar explain --scopes mcp:call --body call.json\n  mcp-sidecar explain --manager 1 --permissions emcp --body call.json\n  echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}' | mcp-sidecar explain --token-file token.txt --body - --json"
 )]
 pub struct Command {
     /// A file with the caller's token; `-` is standard input
@@ -32,6 +32,12 @@ pub struct Command {
     /// Instead of a token: the CMS's user
     #[arg(long, value_name = "ID")]
     user_id: Option<u64>,
+    /// Instead of a token: this user of the CMS's manager calls
+    #[arg(long, value_name = "ID", conflicts_with_all = ["token_file", "scopes", "sub", "user_id"])]
+    manager: Option<u64>,
+    /// With --manager: what the user's role permits, separated by commas
+    #[arg(long, value_name = "KEYS", value_delimiter = ',', requires = "manager")]
+    permissions: Vec<String>,
     /// The JSON-RPC body; `-` is standard input
     #[arg(long, value_name = "FILE")]
     body: PathBuf,
@@ -142,6 +148,9 @@ pub fn command(args: &Command) -> anyhow::Result<()> {
     let body = read(&args.body)?;
     let now_ms = SystemClock.now_ms();
     let principal: Result<Principal, Refusal> = match &args.token_file {
+        _ if args.manager.is_some() => {
+            Ok(Principal::manager(args.manager.unwrap_or_default(), args.permissions.clone().into()))
+        }
         // The proxy looks at no token then, and tells callers apart by their address.
         _ if policy.auth.mode == AuthMode::None => Ok(Principal::anonymous(Ipv4Addr::LOCALHOST.into())),
         Some(path) => {

@@ -8,6 +8,7 @@ mod inspector;
 mod load;
 mod local;
 mod make;
+pub mod permission;
 mod servers;
 mod service;
 mod smoke;
@@ -41,6 +42,8 @@ enum Command {
     Token(token::Command),
     /// Show what the policy decides about a request, and by which rule
     Explain(explain::Command),
+    /// Put in, take out or show the CMS's permissions for manager mode
+    Permissions(permission::Args),
     /// Speak to a running process over its control socket
     Ctl(ctl::Args),
     /// List the servers of the policy
@@ -67,6 +70,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => return ExitCode::from(check::run(args)),
         Command::Token(args) => token::command(&args),
         Command::Explain(args) => explain::command(&args),
+        Command::Permissions(args) => permission::run(args),
         Command::Ctl(args) => ctl::run(&args),
         Command::ListServers(args) => return coded(servers::run(&args)),
         Command::Test(args) => return coded(smoke::run(args)),

@@ -4,7 +4,8 @@
 //! looser: a warning too many costs a look, one too few hides a hole.
 
 use crate::policy::{
-    Actor, AuthMode, LimitsPolicy, OnStoreFailure, PatternSet, ScopeMap, Server, Snapshot, StreamPolicy, TokenPolicy,
+    Actor, AuthMode, LimitsPolicy, ManagerPolicy, OnStoreFailure, PatternSet, ScopeMap, Server, Snapshot, StreamPolicy,
+    TokenPolicy,
 };
 
 /// Sentences, each about one key.
@@ -100,6 +101,7 @@ pub fn loosened(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     found.on("compat.token_errors", old.compat.token_errors, new.compat.token_errors);
     found.on("compat.emcp_models", old.compat.emcp_models, new.compat.emcp_models);
     found.when(old.acl != new.acl, "acl.permission changed");
+    manager(&mut found, &old.manager, &new.manager);
     found.when(old.actor != new.actor && new.actor != Actor::Initiator, "actor: calls act as another user");
     for server in &new.servers {
         match old.server(&server.handle) {
@@ -108,6 +110,21 @@ pub fn loosened(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         }
     }
     found.0
+}
+
+/// Another way to tell who uses the manager may tell somebody else; a longer life lets more sessions count.
+fn manager(found: &mut Findings, old: &ManagerPolicy, new: &ManagerPolicy) {
+    found.when(old.sources != new.sources && !new.sources.is_empty(), "manager.sources changed");
+    for (key, was, is) in [
+        ("manager.upstream", &old.upstream, &new.upstream),
+        ("manager.cookie", &old.cookie, &new.cookie),
+        ("manager.access_permission", &old.access_permission, &new.access_permission),
+    ] {
+        found.when(was != is, format!("{key} changed"));
+    }
+    found.when(new.session_seconds > old.session_seconds, "manager.session_minutes rose");
+    found.when(new.cache_seconds > old.cache_seconds, "manager.cache_seconds rose");
+    found.off("manager.require_csrf_token", old.require_csrf_token, new.require_csrf_token);
 }
 
 fn routes(found: &mut Findings, old: &Snapshot, new: &Snapshot) {

@@ -63,6 +63,13 @@ const KEYS: &[(&str, Effect)] = &[
     ("limits.max_stream_mb", Restricts("1", "2")),
     ("logging.audit_enabled", SWITCH_OFF),
     ("logging.redact_keys", Restricts(r#"["token", "jwt"]"#, r#"["jwt"]"#)),
+    ("manager.access_permission", Restricts(r#""access_permissions""#, r#""""#)),
+    ("manager.cache_seconds", Restricts("2", "3")),
+    ("manager.cookie", Restricts(r#""evo_session""#, r#""evo""#)),
+    ("manager.require_csrf_token", SWITCH_OFF),
+    ("manager.session_minutes", Restricts("60", "61")),
+    ("manager.sources", Restricts(r#"["database"]"#, r#"["database", "access_token"]"#)),
+    ("manager.upstream", Restricts(r#""executor""#, r#""other""#)),
     ("mode.api", SWITCH_ON),
     ("mode.internal", SWITCH_ON),
     ("rate_limit.enabled", SWITCH_OFF),
@@ -149,6 +156,7 @@ fn loosening_any_key_that_restricts_is_found() {
         let base: &[(&str, &str)] = match *key {
             key if key.starts_with("auth.token.") && key != "auth.token.enabled" => &[("auth.token.enabled", "true")],
             "actor.mode" => &[("actor.service_user_id", "7")],
+            "mode.internal" => &[("manager.sources", r#"["database"]"#)],
             // The variable alone would otherwise add to the shipped one.
             "servers.kind" => &[("servers.allow_tools", "[]")],
             _ => &[],

@@ -5,6 +5,7 @@ use crate::admin::settings as admin;
 use crate::base::Secret;
 use crate::config::address::{SOCKET_ADDRESS, key, parsed};
 use crate::config::document::Document;
+use crate::config::manager;
 use crate::config::reader::{Reader, Section};
 use crate::config::{EXECUTOR_KEYS, Effective, Overrides, Report, Source, all_keys};
 use crate::executor::settings as executor;
@@ -14,6 +15,8 @@ use crate::store::settings as store;
 #[derive(Clone, Debug)]
 pub struct Executor {
     pub executor: executor::Settings,
+    /// `executor.manager`.
+    pub sessions: executor::Sessions,
     /// `executor.admin`; without a control socket.
     pub admin: admin::Settings,
     pub database: store::Settings,
@@ -76,6 +79,7 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
             control: None,
         };
         admin.close();
+        let sessions = manager::sessions(&section, &env);
         section.close();
         let database = root.section("database", true);
         let prefix = database.text("prefix", Some("evo_"));
@@ -103,7 +107,7 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
             "remove the table: every call is answered at once",
         );
         root.close();
-        Executor { executor: executor::Settings { listen }, admin: admin_settings, database: settings }
+        Executor { executor: executor::Settings { listen }, sessions, admin: admin_settings, database: settings }
     };
     reader.finish(value)
 }

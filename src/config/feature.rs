@@ -4,11 +4,10 @@ use crate::config::reader::Section;
 use crate::policy::{AclPolicy, Actor, I18n, Locale};
 
 /// Tables of the contract that nothing here could honour: name, feature, what to do.
-const LATER: [(&str, &str, &str); 4] = [
+const LATER: [(&str, &str, &str); 3] = [
     ("queue", "asynchronous dispatch", "remove the table: every call is answered at once"),
     ("idempotency", "asynchronous dispatch", "remove the table: a repeated call is a call of its own"),
     ("rules", "free rules", "use scopes, the allow lists and the deny lists"),
-    ("manager", "manager sessions", "remove the table: the manager routes are reserved and answer 404"),
 ];
 
 /// `acl`: what the manager's users need.

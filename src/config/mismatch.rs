@@ -1,6 +1,6 @@
 use crate::config::{Executor, Sidecar};
 use crate::executor::settings::Listen;
-use crate::policy::{AuthMode, ServerKind, Snapshot};
+use crate::policy::{AuthMode, IdentitySource, ServerKind, Snapshot};
 use crate::proxy::settings::{Address, Upstream};
 
 /// Where each file is valid and two of them, or one and this environment, do not fit each other: one sentence each.
@@ -14,7 +14,27 @@ pub fn mismatches(sidecar: Option<&Sidecar>, executor: Option<&Executor>, policy
                 .to_owned(),
         );
     }
+    let sources = policy.filter(|policy| policy.routes.manager).map_or(&[][..], |policy| &policy.manager.sources);
+    for source in executor.map_or(&[][..], |_| sources) {
+        let sessions = executor.map(|executor| &executor.sessions);
+        let missing = match source {
+            IdentitySource::SessionFile if sessions.is_some_and(|s| s.directory.is_none()) => "session_dir",
+            IdentitySource::RedisSession if sessions.is_some_and(|s| s.redis.is_none()) => "redis_url_env",
+            IdentitySource::AuthRequest if sessions.is_some_and(|s| s.auth_request.is_none()) => "auth_request_url",
+            _ => continue,
+        };
+        let source = source.as_str();
+        notes.push(format!("manager.sources names {source:?}, and executor.toml has no executor.manager.{missing}"));
+    }
     let Some(sidecar) = sidecar else { return notes };
+    if let Some(name) = policy.filter(|_| !sources.is_empty()).map(|policy| &policy.manager.upstream)
+        && !sidecar.proxy.upstreams.get(name).is_some_and(|upstream| upstream.identity)
+    {
+        notes.push(format!(
+            "the manager's users are asked for at upstreams.{name}, which gets no identity: set upstreams.{name}.identity \
+             = true"
+        ));
+    }
     let upstreams = &sidecar.proxy.upstreams;
     if let Some(executor) = executor {
         match &executor.executor.listen {

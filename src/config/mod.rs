@@ -12,6 +12,7 @@ mod executor;
 mod feature;
 mod hint;
 pub mod last_good;
+mod manager;
 mod mismatch;
 mod overlap;
 mod pattern;

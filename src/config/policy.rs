@@ -6,6 +6,7 @@ use crate::base::Secret;
 use crate::config::auth::auth;
 use crate::config::document::{Document, Place, Value};
 use crate::config::feature;
+use crate::config::manager;
 use crate::config::pattern::{origins, patterns};
 use crate::config::reader::{Reader, Section};
 use crate::config::server::servers;
@@ -85,7 +86,8 @@ pub(in crate::config) fn read(
     let mode = root.section("mode", true);
     let (api, internal) = (mode.boolean("api", None), mode.boolean("internal", None));
     mode.close();
-    let routes = routes(&root, enable && api, enable && internal);
+    let manager = manager::policy(&root, context.upstreams);
+    let routes = routes(&root, enable && api, enable && internal && !manager.sources.is_empty());
     let auth = auth(&root, overrides, context.extra_secrets, context.upstreams);
     let rate = root.section("rate_limit", true);
     use OnStoreFailure::{Allow, Deny, Local};
@@ -156,6 +158,7 @@ pub(in crate::config) fn read(
         domain,
         compat,
         acl,
+        manager,
         actor,
         i18n,
         servers,

@@ -49,6 +49,88 @@ fn every_prefix_of_the_shipped_policy_is_refused() {
 }
 
 #[test]
+fn the_presets_load_and_are_refused_when_cut_short() {
+    let served = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name);
+        let text = std::fs::read_to_string(&path).expect("it is there");
+        let snapshot = policy(&text).unwrap_or_else(|report| panic!("{name}: {report}"));
+        assert_eq!(snapshot.domain.models_allow.len(), 13, "{name}");
+        let whole = text.trim_end();
+        for (length, _) in whole.match_indices('\n') {
+            assert!(policy(&whole[..length]).is_err(), "{name}: accepted after {length} bytes");
+        }
+        (snapshot.routes.api, snapshot.routes.manager)
+    };
+    assert_eq!(served("policy-manager-only.toml"), (false, true));
+    assert_eq!(served("policy-api-only.toml"), (true, false));
+    assert_eq!(served("policy-hybrid.toml"), (true, true));
+}
+
+#[test]
+fn what_cannot_be_meant_of_the_manager_is_told() {
+    let load = |table: &str| {
+        let text = embedded::POLICY.replace("[trace]", &format!("[manager]\n{table}\n\n[trace]"));
+        let source = Source::embedded("policy.toml", &text, Path::new("."));
+        let upstreams = ["executor".to_owned()];
+        load_policy(&source, &Overrides::default(), PolicyContext { upstreams: Some(&upstreams), ..Default::default() })
+    };
+    assert!(load("sources = []").expect("valid").manager.sources.is_empty());
+    assert_eq!(
+        load("sources = [\"database\"]").expect("valid").manager,
+        crate::policy::ManagerPolicy { sources: vec![crate::policy::IdentitySource::Database], ..Default::default() }
+    );
+    for (table, expected) in [
+        ("sources = [\"sessions\"]", "there is no identity source \"sessions\""),
+        ("sources = [\"database\", \"database\"]", "names \"database\" twice"),
+        ("sources = [\"database\"]\nupstream = \"other\"", "names no upstream of sidecar.toml: \"other\""),
+        ("cookie = \"a b\"", "is no name of a cookie"),
+        ("cookie = \"\"", "is no name of a cookie"),
+        ("access_permission = \"a-b\"", "is no name of a permission"),
+        ("cache_seconds = 11", "out of range: 11"),
+        ("session_minutes = 0", "out of range: 0"),
+        ("session_dir = \"x\"", "session_dir"),
+    ] {
+        let report = load(table).expect_err(table).render();
+        assert!(report.contains(expected), "{expected} in {report}");
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_of_sessions_is_told() {
+    let load = |key: &str, value: &str| {
+        let environment = [("R".to_owned(), "redis://localhost".to_owned()), ("S".to_owned(), "http://x".to_owned())];
+        let overrides = Overrides { environment: environment.into(), ..Overrides::default() };
+        let text =
+            embedded::EXECUTOR.replace("[database]", &format!("[executor.manager]\n{key} = {value:?}\n\n[database]"));
+        load_executor(&Source::embedded("executor.toml", &text, Path::new("/x")), &overrides)
+    };
+    assert_eq!(load("utc_offset", "-05:30").expect("valid").sessions.utc_offset_s, -19_800);
+    assert_eq!(load("session_dir", "s").expect("valid").sessions.directory.as_deref(), Some(Path::new("/x/s")));
+    assert!(load("redis_url_env", "R").expect("valid").sessions.redis.is_some());
+    let page = load("auth_request_url", "http://[::1]:81/who?a=b").expect("valid").sessions.auth_request;
+    let page = page.expect("is given");
+    assert_eq!((page.host.as_str(), page.port, page.target.as_str()), ("::1", 81, "/who?a=b"));
+    for (key, value) in [
+        ("utc_offset", "2"),
+        ("utc_offset", "+2:00"),
+        ("utc_offset", "+15:00"),
+        ("utc_offset", "+00:60"),
+        ("utc_offset", "é0:00"),
+        ("session_prefix", "../"),
+        ("redis_url", "redis://localhost"),
+        ("redis_url_env", "S"),
+        ("redis_url_env", "T"),
+        ("auth_request_url", "https://site/who"),
+        ("auth_request_url", "http://user:word@site/who"),
+        ("auth_request_url", "/who"),
+        ("auth_request_url", "site"),
+        ("auth_request_header", "X Y"),
+    ] {
+        assert!(load(key, value).is_err(), "{key} = {value:?}");
+    }
+}
+
+#[test]
 fn all_problems_are_found_at_once_and_placed() {
     let bad = embedded::POLICY
         .replace("per_minute = 60", "per_minte = 60")

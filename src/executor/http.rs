@@ -15,9 +15,10 @@ use crate::base::{Clock, Secret, SystemClock};
 use crate::executor::listener::OwnUid;
 use crate::executor::observation::Observation;
 use crate::executor::rpc::{Answer, Desk};
-use crate::executor::{Listen, Listener, Settings, credentials, stream};
+use crate::executor::{Listen, Listener, Sessions, Settings, credentials, manager, stream};
 use crate::policy::{Reason, ServerKind, Snapshot};
 use crate::protocol::{self, CREDENTIALS_PATH, IDENTITY_HEADER, Identity, SIGNATURE_HEADER};
+use crate::redis::settings::InvalidUrl;
 use crate::store::Pool;
 use crate::telemetry::{ExecutorMetrics, ExecutorOutcome};
 
@@ -35,6 +36,7 @@ pub struct Executor {
     database_away: AtomicBool,
     pub(in crate::executor) metrics: Arc<ExecutorMetrics>,
     pub(in crate::executor) hashing: credentials::Hashing,
+    manager: manager::Desk,
 }
 
 impl Executor {
@@ -53,7 +55,32 @@ impl Executor {
             database_away: AtomicBool::new(false),
             metrics,
             hashing: credentials::Hashing::default(),
+            manager: manager::Desk::default(),
         }
+    }
+
+    /// The same, which also finds out who uses the CMS's manager.
+    ///
+    /// # Errors
+    /// When the URL of Redis cannot be used.
+    pub fn with_sessions(self, sessions: Sessions) -> Result<Self, InvalidUrl> {
+        Ok(Self { manager: manager::Desk::new(sessions)?, ..self })
+    }
+
+    pub(in crate::executor) const fn manager(&self) -> &manager::Desk {
+        &self.manager
+    }
+
+    pub(in crate::executor) const fn policy(&self) -> &Arc<ArcSwap<Snapshot>> {
+        &self.policy
+    }
+
+    pub(in crate::executor) fn policy_differs(&self) {
+        self.metrics.policy_mismatch();
+    }
+
+    pub(in crate::executor) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     /// Brings the gauges of the database up to date; called when somebody scrapes.
@@ -109,6 +136,7 @@ pub async fn serve(
 /// `POST /mcp/{server}` and `POST /credentials`, and plain errors elsewhere.
 pub fn router(executor: Arc<Executor>) -> Router {
     Router::new()
+        .route("/mcp/@manager", axum::routing::post(manager::answer).fallback(method_not_allowed))
         .route("/mcp/{server}", axum::routing::post(call).fallback(method_not_allowed))
         .route(CREDENTIALS_PATH, axum::routing::post(credentials::judge).fallback(method_not_allowed))
         .fallback(async || refused(Reason::RouteNotFound, ""))
@@ -154,7 +182,7 @@ async fn judge(
         }
     };
     if identity.policy_digest != policy.digest {
-        executor.metrics.policy_mismatch();
+        executor.policy_differs();
     }
     let Some(server) = server else {
         observation.outcome = ExecutorOutcome::Refused;

@@ -16,6 +16,7 @@ mod handshake;
 mod http;
 mod listener;
 mod listing;
+mod manager;
 mod models;
 mod observation;
 mod password;
@@ -29,4 +30,4 @@ mod tests;
 
 pub use http::{Executor, router, serve};
 pub use listener::Listener;
-pub use settings::{Listen, Settings};
+pub use settings::{AuthRequest, Listen, Sessions, Settings};

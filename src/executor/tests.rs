@@ -2,6 +2,7 @@
 
 mod arguments;
 mod example;
+mod manager;
 mod nth_child;
 mod protocol;
 mod sample;
@@ -116,6 +117,7 @@ fn snapshot() -> Snapshot {
         },
         compat: Compat::default(),
         acl: crate::policy::AclPolicy { permission: "emcp".to_owned() },
+        manager: ManagerPolicy::default(),
         actor: crate::policy::Actor::Initiator,
         i18n: I18n::default(),
         servers: vec![Arc::new(server)],

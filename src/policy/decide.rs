@@ -1,6 +1,6 @@
 use std::sync::{Arc, LazyLock};
 
-use crate::base::Principal;
+use crate::base::{Context, Principal};
 use crate::policy::{
     AuthMode, Body, Charge, Charges, Credential, Decision, Denial, Facts, HttpMethod, LocalAnswer, MediaType, Outcome,
     PatternSet, RateKey, Reason, Rule, RuleSite, ScopeMap, Server, Snapshot, Window,
@@ -47,9 +47,13 @@ fn admit<'a>(
         Credential::Principal(principal) => principal,
         Credential::Refused(reason) => return Err(builtin(reason, "auth.token")),
         Credential::Denied(site) => return Err(Denial::new(Reason::Unauthenticated, key(site))),
+        Credential::RefusedBy(reason, word) => return Err(builtin(reason, word)),
     };
     if facts.http_method != HttpMethod::Post {
         return Err(builtin(Reason::MethodNotAllowed, "http.method"));
+    }
+    if principal.context() == Context::Mgr {
+        return check_permission(snapshot, principal).map(|rule| (principal, rule));
     }
     let Body::Call(envelope) = facts.body else { return Ok((principal, Rule::Builtin("scope.no_method"))) };
     if snapshot.auth.mode == AuthMode::None {
@@ -63,6 +67,17 @@ fn admit<'a>(
     }
     let map = server.map_or(&snapshot.auth.scope_map, |server| &server.scope_map);
     check_scope(map, principal, &envelope.method).map(|rule| (principal, rule))
+}
+
+/// What a user of the manager needs in place of scopes.
+///
+/// # Errors
+/// `Forbidden` without the permission that `acl.permission` names.
+pub fn check_permission(snapshot: &Snapshot, principal: &Principal) -> Result<Rule, Denial> {
+    match principal.permissions().contains(&snapshot.acl.permission) {
+        true => Ok(Rule::Builtin("acl.permission")),
+        false => Err(builtin(Reason::Forbidden, "acl.permission")),
+    }
 }
 
 fn check_scope(map: &ScopeMap, principal: &Principal, method: &str) -> Result<Rule, Denial> {
@@ -230,10 +245,11 @@ pub fn tool_allowed(snapshot: &Snapshot, server: &Server, name: &str) -> bool {
     check_tool_denied(snapshot, Some(server), name).is_ok() && server.allow_tools.find(name).is_some()
 }
 
-/// Whether the caller's scopes reach `tools/call` on `server`.
+/// Whether the caller's scopes, or the permission of a manager's user, reach `tools/call` on `server`.
 #[must_use]
 pub fn may_call_tools(snapshot: &Snapshot, server: &Server, principal: &Principal) -> bool {
-    snapshot.auth.mode == AuthMode::None
+    principal.context() == Context::Mgr
+        || snapshot.auth.mode == AuthMode::None
         || !snapshot.auth.require_scopes
         || check_scope(&server.scope_map, principal, Method::ToolsCall.as_str()).is_ok()
 }

@@ -18,6 +18,8 @@ pub enum Credential<'a> {
     Refused(Reason),
     /// Valid, and on a deny list of the policy; where the entry stands.
     Denied(&'a RuleSite),
+    /// Refused by a rule of the program itself, whose word is given.
+    RefusedBy(Reason, &'static str),
 }
 
 /// What the request says its body is.

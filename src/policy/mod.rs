@@ -17,7 +17,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{decide, may_call_tools, tool_allowed};
+pub use decide::{check_permission, decide, may_call_tools, tool_allowed};
 pub use facts::{Body, Credential, Facts, HttpMethod, MediaType, ProtocolHeaders};
 pub use message::{I18n, Locale};
 pub use outcome::{Charge, Charges, Decision, Denial, LocalAnswer, Outcome, Permit, RateKey, Rule, RuleSite, Window};
@@ -26,6 +26,7 @@ pub use reason::{Reason, Wire};
 pub use redact::Redactor;
 pub use scope::ScopeMap;
 pub use snapshot::{
-    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure,
-    RateLimitPolicy, Routes, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy, TokenPolicy, TracePolicy,
+    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, IdentitySource, LimitsPolicy, LoggingPolicy,
+    ManagerPolicy, OnStoreFailure, RateLimitPolicy, Routes, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy,
+    TokenPolicy, TracePolicy,
 };

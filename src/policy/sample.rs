@@ -104,6 +104,7 @@ impl Snapshot {
             },
             compat: Compat::default(),
             acl: AclPolicy { permission: "emcp".to_owned() },
+            manager: crate::policy::ManagerPolicy::default(),
             actor: Actor::Initiator,
             i18n: I18n::default(),
             servers: vec![Arc::new(server)],

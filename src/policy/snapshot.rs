@@ -24,6 +24,7 @@ pub struct Snapshot {
     pub domain: DomainPolicy,
     pub compat: Compat,
     pub acl: AclPolicy,
+    pub manager: ManagerPolicy,
     pub actor: Actor,
     pub i18n: I18n,
     /// Enabled servers with transport `web`, in file order. Overrides are resolved into each.
@@ -61,7 +62,8 @@ impl Snapshot {
 pub struct Routes {
     /// `enable` and `mode.api`: whether the API routes are served (they stay reserved either way).
     pub api: bool,
-    /// `enable` and `mode.internal`: whether the manager routes are served (they stay reserved either way).
+    /// `enable`, `mode.internal` and some `manager.sources`: whether the manager routes are served (they stay reserved
+    /// either way).
     pub manager: bool,
     /// `route.base`, without slashes; may be empty.
     pub base: String,
@@ -228,11 +230,73 @@ pub struct Compat {
     pub validation_as_rpc_error: bool,
 }
 
-/// `acl.*`: for the manager routes, which are reserved and not served yet.
+/// `acl.*`: what the manager routes ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AclPolicy {
     /// The CMS's permission that a manager's user needs.
     pub permission: String,
+}
+
+/// `manager.sources`: by what the executor finds out who uses the manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// The CMS's table of active sessions.
+    Database,
+    /// PHP's session files.
+    SessionFile,
+    /// PHP's sessions in Redis.
+    RedisSession,
+    /// A subrequest to the CMS.
+    AuthRequest,
+    /// The access token that the CMS keeps for a user, as a bearer token.
+    AccessToken,
+}
+
+impl IdentitySource {
+    /// The word in the policy and in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::SessionFile => "session_file",
+            Self::RedisSession => "redis_session",
+            Self::AuthRequest => "auth_request",
+            Self::AccessToken => "access_token",
+        }
+    }
+}
+
+/// `manager.*`: how the manager's users are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagerPolicy {
+    /// In the order in which they are asked. Empty: nobody can be told, and the manager routes are not served.
+    pub sources: Vec<IdentitySource>,
+    /// Which entry of `[upstreams]` is the executor that is asked.
+    pub upstream: String,
+    /// Name of the cookie that holds the session's id.
+    pub cookie: String,
+    /// How old the last sign of a session may be.
+    pub session_seconds: u64,
+    /// How long an answer of the executor is good for; 0: for one request.
+    pub cache_seconds: u64,
+    /// Whether a request with a session must carry its CSRF token.
+    pub require_csrf_token: bool,
+    /// The CMS's permission to use the manager at all; empty: not asked for.
+    pub access_permission: String,
+}
+
+impl Default for ManagerPolicy {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            upstream: "executor".to_owned(),
+            cookie: "evo_session".to_owned(),
+            session_seconds: 7200,
+            cache_seconds: 2,
+            require_csrf_token: false,
+            access_permission: "access_permissions".to_owned(),
+        }
+    }
 }
 
 /// `actor.*`: as whom permitted calls act, towards the executor and in the audit field `actor_user_id`. Limits and

@@ -46,6 +46,27 @@ fn code(decision: &Decision) -> &'static str {
 }
 
 #[test]
+fn a_permission_decides_for_the_manager_whatever_the_tokens_need() {
+    let call = call("tools/call", Some("evo.content.get"));
+    for (mode, require_scopes) in [(AuthMode::SapiJwt, true), (AuthMode::SapiJwt, false), (AuthMode::None, false)] {
+        let mut snapshot = Snapshot::sample();
+        (snapshot.auth.mode, snapshot.auth.require_scopes) = (mode, require_scopes);
+        for (held, expected, charges) in [
+            (&["edit", "emcp"][..], "forward", 1),
+            (&["emcp_manage", "EMCP", "*"][..], "forbidden", 0),
+            (&[][..], "forbidden", 0),
+        ] {
+            let manager = Principal::manager(7, held.iter().map(|key| (*key).to_owned()).collect());
+            let decision = decide(&snapshot, &facts(&manager, Body::Call(&call)));
+            assert_eq!((code(&decision), decision.charges.len()), (expected, charges), "{mode:?} {held:?}");
+            let unread = decide(&snapshot, &facts(&manager, Body::TooLarge));
+            let told = if expected == "forward" { "payload_too_large" } else { expected };
+            assert_eq!(code(&unread), told, "{held:?}");
+        }
+    }
+}
+
+#[test]
 fn each_call_gets_its_decision_and_rule() {
     let snapshot = Snapshot::sample();
     let all = principal(&["*"]);

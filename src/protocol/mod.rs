@@ -12,6 +12,7 @@ mod answer;
 mod credentials;
 mod envelope;
 mod identity;
+mod manager;
 mod method;
 mod parse;
 mod refusal;
@@ -21,6 +22,9 @@ pub use answer::{rpc_error, rpc_error_event, transport_error};
 pub use credentials::{CREDENTIALS_CONTEXT, CREDENTIALS_PATH, Credentials, CredentialsVerdict};
 pub use envelope::{Arguments, Envelope, Id, Params};
 pub use identity::{IDENTITY_HEADER, Identity, InvalidIdentity, SIGNATURE_HEADER, sign_identity, verify_identity};
+pub use manager::{
+    MANAGER_HANDLE, ManagerAnswer, ManagerQuestion, ManagerUser, csrf_digest, is_access_token, is_session_id,
+};
 pub use method::{Method, MethodClass};
 pub use parse::parse;
 pub use refusal::{Refusal, Refused};

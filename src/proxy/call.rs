@@ -13,7 +13,7 @@ use crate::auth::{self, Verified};
 use crate::base::Principal;
 use crate::limits::Verdict;
 use crate::policy::{
-    AuthMode, Body, Credential, Decision, Denial, Facts, HttpMethod, Permit, ProtocolHeaders, Reason, Rule, Server,
+    AuthMode, Body, Charges, Credential, Denial, Facts, HttpMethod, Permit, ProtocolHeaders, Reason, Rule, Server,
     Snapshot, Wire, decide, may_call_tools,
 };
 use crate::protocol::{self, Envelope, Id, Identity, Refused};
@@ -25,6 +25,7 @@ use crate::proxy::framing::Head;
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
 use crate::proxy::ledger::{Ledger, Trail};
+use crate::proxy::manager;
 use crate::proxy::pump::{self, Bounds, End};
 use crate::proxy::respond::{self, Marks};
 use crate::proxy::upstream::{Answer, Uncollected, push_header};
@@ -39,7 +40,7 @@ pub async fn serve(
     handle: &str,
 ) {
     let asked = Asked::of(&session.req_header().headers, policy);
-    Call { gateway, ctx, policy, handle, asked }.run(session).await;
+    Call { gateway, ctx, policy, handle, asked, door: Door::Api }.run(session).await;
 }
 
 /// The body as far as it came.
@@ -57,14 +58,30 @@ pub struct Call<'a> {
     /// As the path has it; may be unknown.
     pub handle: &'a str,
     pub asked: Asked,
+    pub door: Door,
+}
+
+/// Which routes a call came by: they differ in who is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// A bearer of an API token.
+    Api,
+    /// A user of the CMS's manager.
+    Manager,
 }
 
 impl Call<'_> {
-    async fn run(&self, session: &mut Session) {
+    pub async fn run(&self, session: &mut Session) {
         let now_ms = self.gateway.clock.now_ms();
-        let request_headers = &session.req_header().headers;
-        let malformed = headers::check_mcp(request_headers, &self.policy.security.allow_origins).err();
-        let verified = self.credential(request_headers.get(header::AUTHORIZATION), now_ms);
+        let (malformed, verified) = match self.door {
+            Door::Api => {
+                let request_headers = &session.req_header().headers;
+                let malformed = headers::check_mcp(request_headers, &self.policy.security.allow_origins).err();
+                (malformed, self.credential(request_headers.get(header::AUTHORIZATION), now_ms))
+            }
+            // Rare and large: boxed, so that it is not a part of every call's future.
+            Door::Manager => Box::pin(manager::admit(self, session, now_ms)).await,
+        };
         let principal = verified.as_ref().map(Who::principal);
         let credential = principal.map_or_else(auth::Refusal::credential, Credential::Principal);
         let post = session.req_header().method == http::Method::POST;
@@ -111,7 +128,7 @@ impl Call<'_> {
             let denial = Denial::new(Reason::Draining, Rule::Builtin("drain"));
             return Box::pin(self.deny(session, denial, &id, principal.ok(), &trail)).await;
         }
-        let charged = self.charge(&decision, now_ms).await;
+        let charged = self.charge(&decision.charges, now_ms).await;
         match decision.settle(charged) {
             Err(denial) => {
                 if denial.reason == Reason::Unauthenticated {
@@ -151,11 +168,11 @@ impl Call<'_> {
         self.gateway.verifier.verify(self.policy, token, now_ms).map(Who::Bearer)
     }
 
-    async fn charge(&self, decision: &Decision, now_ms: u64) -> Result<(), Denial> {
-        if decision.charges.is_empty() {
+    pub async fn charge(&self, charges: &Charges, now_ms: u64) -> Result<(), Denial> {
+        if charges.is_empty() {
             return Ok(());
         }
-        match self.gateway.limits.reserve(&self.policy.rate_limit, &decision.charges, now_ms).await {
+        match self.gateway.limits.reserve(&self.policy.rate_limit, charges, now_ms).await {
             Verdict::Admitted => Ok(()),
             Verdict::Refused { retry_after_s, .. } => {
                 let mut denial = Denial::new(Reason::RateLimited, Rule::Builtin("rate_limit"));
@@ -166,16 +183,17 @@ impl Call<'_> {
         }
     }
 
-    fn marks(&self) -> Marks<'_> {
+    pub fn marks(&self) -> Marks<'_> {
         Marks {
             trace_header: &self.policy.trace.header,
             trace_id: &self.asked.trace_id,
             request_id: &self.asked.request_id,
             i18n: self.policy.i18n,
+            allow: if self.door == Door::Manager && self.handle == manager::SERVERS { "GET" } else { "POST" },
         }
     }
 
-    async fn deny(
+    pub async fn deny(
         &self,
         session: &mut Session,
         mut denial: Denial,
@@ -424,15 +442,16 @@ async fn while_client_stays<T>(session: &Session, server: &Server, work: impl Fu
 }
 
 /// Who calls, kept alive for the call.
-enum Who {
+pub enum Who {
     Anonymous(Principal),
+    Manager(Principal),
     Bearer(Arc<Verified>),
 }
 
 impl Who {
-    fn principal(&self) -> &Principal {
+    pub fn principal(&self) -> &Principal {
         match self {
-            Self::Anonymous(principal) => principal,
+            Self::Anonymous(principal) | Self::Manager(principal) => principal,
             Self::Bearer(verified) => &verified.principal,
         }
     }

@@ -24,6 +24,7 @@ use crate::proxy::access_log::{AccessLog, Entry};
 use crate::proxy::budget::Budget;
 use crate::proxy::client_address::{client_address, forwarded_headers};
 use crate::proxy::connection::{Connection, Gate};
+use crate::proxy::manager::{self, Identities};
 use crate::proxy::path::{Route, is_token, route};
 use crate::proxy::redaction::mcp_target;
 use crate::proxy::respond::{self, Marks};
@@ -58,6 +59,7 @@ pub struct Gateway {
     pub(in crate::proxy) connector: TransportConnector,
     pub(in crate::proxy) targets: std::collections::HashMap<String, Target>,
     pub(in crate::proxy) streams_end: watch::Receiver<bool>,
+    pub(in crate::proxy) identities: Identities,
     access_log: Arc<AccessLog>,
     cms: Option<HttpPeer>,
     gate: Arc<Gate>,
@@ -90,6 +92,7 @@ impl Gateway {
         };
         Ok(Self {
             failed_auth: FailedAuth::new(),
+            identities: Identities::default(),
             budget: Budget::new(parts.settings.in_flight_bytes),
             connector: TransportConnector::new(Some(ConnectorOptions::new(1))),
             gate: Gate::new(parts.settings.max_connections, parts.settings.per_address),
@@ -185,6 +188,7 @@ impl Gateway {
             trace_id: &trace_id,
             request_id: &request_id,
             i18n: policy.i18n,
+            allow: "POST",
         };
         self.metrics.refused(reason);
         let denial = Denial::new(reason, Rule::Builtin("route"));
@@ -257,6 +261,15 @@ impl ProxyHttp for Front {
                     && is_token(&policy.routes, target.unwrap_or_default()) =>
             {
                 Box::pin(issue::serve(&self.0, session, ctx, &policy)).await;
+                Ok(true)
+            }
+            Ok(Route::Manager { name }) => {
+                let sent = target.unwrap_or_default();
+                let known = name == manager::SERVERS || policy.server(name).is_some();
+                if !known || sent.contains('?') {
+                    ctx.shown = Some(mcp_target(sent, if known { None } else { Some(name) }));
+                }
+                manager::serve(&self.0, session, ctx, &policy, name).await;
                 Ok(true)
             }
             Ok(Route::Reserved) => {

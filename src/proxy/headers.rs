@@ -65,6 +65,15 @@ pub fn check_request(
     Ok(())
 }
 
+/// Checks on every route of ours: no `Upgrade`, no headers that only we may write.
+///
+/// # Errors
+/// `BadRequest`.
+pub fn check_own(headers: &HeaderMap) -> Result<(), Reason> {
+    let ours = headers.contains_key(header::UPGRADE) || headers.keys().any(is_ours);
+    if ours { Err(Reason::BadRequest) } else { Ok(()) }
+}
+
 /// Checks on MCP routes: no `Upgrade`, no headers that only we may write, no foreign `Origin`.
 ///
 /// `allow_origins` is `security.allow_origins`. A request without `Origin` passes; `null` is foreign.
@@ -72,9 +81,7 @@ pub fn check_request(
 /// # Errors
 /// `BadRequest` or `ForeignOrigin`.
 pub fn check_mcp(headers: &HeaderMap, allow_origins: &[String]) -> Result<(), Reason> {
-    if headers.contains_key(header::UPGRADE) || headers.keys().any(is_ours) {
-        return Err(Reason::BadRequest);
-    }
+    check_own(headers)?;
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let known = |origin: &str| origin != "null" && allow_origins.iter().any(|allowed| allowed == origin);
     match origin.to_str() {

@@ -307,6 +307,7 @@ impl Call<'_> {
             trace_id: &self.asked.trace_id,
             request_id: &self.asked.request_id,
             i18n: self.policy.i18n,
+            allow: "POST",
         };
         let Some(mut header) = respond::json_header(status, body.len(), marks) else { return };
         respond::set(&mut header, header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

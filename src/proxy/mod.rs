@@ -23,6 +23,7 @@ mod gateway;
 mod headers;
 mod issue;
 mod ledger;
+mod manager;
 mod media;
 pub mod path;
 mod pool;

@@ -18,6 +18,8 @@ const MAX_DECODINGS: usize = 6;
 pub enum Route<'a> {
     /// Exactly `/{base}/{version}/{api_prefix}/{server}`; the handle may be unknown.
     Mcp { server: Cow<'a, str> },
+    /// Exactly `/{manager_prefix}/{name}`, where the manager routes are served; the name may be an unknown handle.
+    Manager { name: &'a str },
     /// A reserved shape in another spelling, version or depth, or one that is not served: 404.
     Reserved,
     /// Everything else.
@@ -35,6 +37,9 @@ pub fn route<'a>(routes: &Routes, target: &'a str) -> Result<Route<'a>, Reason> 
     }
     if let Some(server) = exact(routes, target) {
         return Ok(Route::Mcp { server: Cow::Borrowed(server) });
+    }
+    if let Some(name) = exact_manager(routes, target) {
+        return Ok(Route::Manager { name });
     }
     if target.contains('#') {
         return Err(Reason::BadRequest);
@@ -69,17 +74,29 @@ fn exact<'a>(routes: &Routes, target: &'a str) -> Option<&'a str> {
             rest = rest.strip_prefix('/')?.strip_prefix(part.as_str())?;
         }
     }
-    let rest = rest.strip_prefix('/')?;
-    let end = memchr::memchr(b'?', rest.as_bytes()).unwrap_or(rest.len());
-    let server = &rest[..end];
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':');
-    if server.is_empty() || server.len() > 128 || !server.bytes().all(plain) || server.ends_with('.') {
-        return None;
-    }
+    let server = last_segment(rest)?;
     // With an empty prefix the handle's place is also the token route's or the manager's.
     let taken = routes.api_prefix.is_empty()
         && (server.eq_ignore_ascii_case("token") || strip(&[server], &routes.manager_prefix).is_some());
-    (!taken && !rest[end..].contains('#')).then_some(server)
+    (!taken).then_some(server)
+}
+
+/// The name, when the target is the one exact spelling of a manager route.
+fn exact_manager<'a>(routes: &Routes, target: &'a str) -> Option<&'a str> {
+    if !routes.manager || routes.manager_prefix.is_empty() {
+        return None;
+    }
+    last_segment(target.strip_prefix('/')?.strip_prefix(routes.manager_prefix.as_str())?)
+}
+
+/// The one segment that is left, in letters that nobody reads in two ways; a query may follow.
+fn last_segment(rest: &str) -> Option<&str> {
+    let rest = rest.strip_prefix('/')?;
+    let end = memchr::memchr(b'?', rest.as_bytes()).unwrap_or(rest.len());
+    let name = &rest[..end];
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':');
+    let good = !name.is_empty() && name.len() <= 128 && name.bytes().all(plain) && !name.ends_with('.');
+    (good && !rest[end..].contains('#')).then_some(name)
 }
 
 /// Path and query of a target; the scheme and authority of an absolute-form target are cut off.

@@ -91,6 +91,23 @@ fn the_exact_spelling_is_served() {
 }
 
 #[test]
+fn manager_routes_are_served_in_their_exact_spelling() {
+    for (target, name) in [
+        ("/emcp/content", "content"),
+        ("/emcp/content?x=1", "content"),
+        ("/emcp/servers", "servers"),
+        ("/emcp/a.b:c-d_e", "a.b:c-d_e"),
+    ] {
+        assert_eq!(route(&routes(), target), Ok(Route::Manager { name }), "{target}");
+    }
+    for target in ["/EMCP/content", "/emcp/", "/emcp//content", "/emcp/content/", "/emcp/content/x", "/emcp/%63ontent"]
+    {
+        assert_eq!(route(&routes(), target), Ok(Route::Reserved), "{target}");
+    }
+    assert_eq!(route(&with("", "", ""), "/emcp/content"), Ok(Route::Manager { name: "content" }));
+}
+
+#[test]
 fn switched_off_routes_stay_reserved() {
     let off = Routes { api: false, manager: false, ..routes() };
     for target in RESERVED {

@@ -19,6 +19,8 @@ pub struct Marks<'a> {
     pub request_id: &'a str,
     /// In which language a refusal is told.
     pub i18n: I18n,
+    /// The method that the route answers.
+    pub allow: &'static str,
 }
 
 /// Answers with a denial; returns status and body length.
@@ -41,7 +43,7 @@ pub async fn deny(session: &mut Session, denial: &Denial, id: &Id<'_>, marks: Ma
         set(&mut header, header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     if reason == Reason::MethodNotAllowed {
-        set(&mut header, header::ALLOW, HeaderValue::from_static("POST"));
+        set(&mut header, header::ALLOW, HeaderValue::from_static(marks.allow));
     }
     if closes(reason) {
         session.set_keepalive(None);

@@ -69,6 +69,13 @@ struct Slot {
     attempted: Notify,
 }
 
+/// What is asked of Redis.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    Script(&'a Call<'a>),
+    Command(&'a ::redis::Cmd),
+}
+
 /// Why a call brought no answer; only logged and counted.
 enum Failure {
     Timeout,
@@ -114,6 +121,23 @@ impl Connection {
     /// # Errors
     /// When the breaker is open, or no answer came in time, or Redis answered with an error.
     pub async fn run(&self, call: &Call<'_>) -> Result<Value, Unavailable> {
+        self.perform(Work::Script(call)).await
+    }
+
+    /// The bytes under a key, within the configured timeout.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Unavailable> {
+        let mut command = ::redis::cmd("GET");
+        command.arg(key);
+        Ok(match self.perform(Work::Command(&command)).await? {
+            Value::BulkString(bytes) => Some(bytes),
+            _ => None,
+        })
+    }
+
+    async fn perform(&self, work: Work<'_>) -> Result<Value, Unavailable> {
         let shared = &self.0;
         if !shared.breaker.admits(shared.elapsed_ms()) {
             return Err(Unavailable);
@@ -124,7 +148,12 @@ impl Connection {
         let attempt = async {
             let live = self.live(&slot).await.ok_or(Failure::NotConnected)?;
             used = Some(live.clone());
-            call.run(&mut MultiplexedConnection::clone(&live)).await.map_err(Failure::Redis)
+            let mut connection = MultiplexedConnection::clone(&live);
+            match work {
+                Work::Script(call) => call.run(&mut connection).await,
+                Work::Command(command) => connection.send_packed_command(command).await.and_then(Value::extract_error),
+            }
+            .map_err(Failure::Redis)
         };
         let answer = timeout(shared.timeout, attempt).await.unwrap_or(Err(Failure::Timeout));
         shared.latency.observe(sent.elapsed());

@@ -1,8 +1,8 @@
 //! The content site's database, MySQL or MariaDB, PostgreSQL, or SQLite: the pool, the SQL dialects, and the statements
 //! that the tools run.
 //!
-//! Invariants: only `SELECT` runs here, except in [`demo`], which makes a new file; connections refuse writes, where
-//! the engine can. Every statement is built by sea-query from typed parts, with values bound, never spliced; names come
+//! Invariants: only `SELECT` runs here, except in [`demo`], which makes a new file, and in [`permission`], which an
+//! operator runs over a connection of its own; the pool's connections refuse writes, where the engine can. Every statement is built by sea-query from typed parts, with values bound, never spliced; names come
 //! from closed lists, and from the schema that was read at the beginning, so that no column is asked for which a
 //! version of the CMS lacks. The same call has the same answer on every engine ([`text`]). A statement ends with whoever
 //! waits for it, and after its time. Nothing of a database error is meant for clients.
@@ -15,7 +15,9 @@ pub mod demo;
 mod dialect;
 mod engine;
 mod error;
+pub mod identity;
 pub mod model;
+pub mod permission;
 mod pool;
 mod reader;
 mod row;

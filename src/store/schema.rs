@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sea_query::{Value, Values};
 
 use crate::store::reader::Reader;
-use crate::store::{Dialect, Error, Tables, content, model, variable};
+use crate::store::{Dialect, Error, Tables, content, identity, model, variable};
 
 /// The tables that are there, by name without prefix, with their columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,8 +67,10 @@ impl Schema {
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
-    content::TABLES.into_iter().chain(variable::TABLES).chain(model::MODELS.iter().map(|model| model.table).filter(
-        // Named among the tables of template variables already.
-        |table| !variable::TABLES.contains(table),
-    ))
+    content::TABLES.into_iter().chain(variable::TABLES).chain(identity::TABLES).chain(
+        model::MODELS.iter().map(|model| model.table).filter(
+            // Named among the tables of template variables already.
+            |table| !variable::TABLES.contains(table),
+        ),
+    )
 }

@@ -4,7 +4,9 @@
 mod corpus;
 mod data;
 mod failures;
+mod identity;
 mod models;
+mod permissions;
 mod schema;
 mod server;
 mod site;

@@ -199,7 +199,7 @@ fn the_python_sdk_starts_us_as_its_server() {
     assert_eq!(told["get"]["structured"]["item"]["pagetitle"], "Blue chair");
     assert_eq!(told["denied"]["data"]["code"], "tool_denied", "{told}");
     assert!(told["progress"].as_array().is_some_and(|events| !events.is_empty()), "{told}");
-    assert_eq!(told["many"], json!([true; 20]));
+    assert_eq!(told["many"], json!(vec![true; 20]));
     assert!(!records(&dir.path().join("var/audit")).is_empty());
 }
 

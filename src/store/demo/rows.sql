@@ -41,4 +41,5 @@ INSERT INTO {p}permissions (id, name, key, lang_key, group_id, disabled) VALUES
   (2, 'Manage eMCP', 'emcp_manage', 'eMCP::global.permission_manage', 1, 0),
   (3, 'Dispatch eMCP tasks', 'emcp_dispatch', 'eMCP::global.permission_dispatch', 1, 0);
 INSERT INTO {p}role_permissions (id, permission, role_id) VALUES
-  (1, 'emcp', 1), (2, 'emcp_manage', 1), (3, 'emcp_dispatch', 1), (4, 'emcp', 3);
+  (1, 'emcp', 1), (2, 'emcp_manage', 1), (3, 'emcp_dispatch', 1), (4, 'emcp', 3),
+  (5, 'access_permissions', 1), (6, 'access_permissions', 2), (7, 'access_permissions', 3);

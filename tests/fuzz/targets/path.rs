@@ -45,10 +45,10 @@ fn free(routes: &Routes, target: &str) {
             if let Ok(decoded) = decoded.as_deref().map(|path| path.split(['?', '#']).next().unwrap_or_default())
                 && decoded.starts_with('/')
             {
-                assert!(!matches!(route(routes, decoded), Ok(Route::Mcp { .. } | Route::Reserved)), "{target:?}");
+                assert!(!matches!(route(routes, decoded), Ok(Route::Mcp { .. } | Route::Manager { .. } | Route::Reserved)), "{target:?}");
             }
         }
-        Ok(Route::Reserved) | Err(_) => {}
+        Ok(Route::Manager { .. } | Route::Reserved) | Err(_) => {}
     }
 }
 

@@ -22,7 +22,12 @@ const RAW: &str = "raw";
 
 /// The shipped policy with a server `raw` added, and a rate limit that stays out of the way.
 pub fn shipped_policy() -> toml::Table {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/policy.toml");
+    shipped("policy.toml")
+}
+
+/// The same of another policy in conf/.
+fn shipped(name: &str) -> toml::Table {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut policy: toml::Table = text.parse().expect("the shipped policy is TOML");
     let raw: toml::Table = r#"
@@ -132,6 +137,11 @@ pub struct Sidecar {
 impl Sidecar {
     pub fn start() -> Start {
         Start { policy: shipped_policy(), sets: Vec::new(), arguments: Vec::new(), upstream: None }
+    }
+
+    /// With another policy of conf/ than the usual one.
+    pub fn preset(name: &str) -> Start {
+        Start { policy: shipped(name), ..Self::start() }
     }
 
     fn launch(policy: &toml::Table, sets: &[String], arguments: &[String], upstream: Upstream) -> Self {
