@@ -14,6 +14,7 @@ mod body;
 mod budget;
 mod call;
 mod channel;
+mod chunk_lines;
 mod client_address;
 mod connection;
 mod framing;
