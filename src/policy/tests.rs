@@ -168,6 +168,16 @@ fn the_first_failing_stage_decides_and_later_ones_are_charged() {
     let headers = ProtocolHeaders { method: Some("tools/list"), ..ProtocolHeaders::default() };
     let contradicted = decide(&snapshot, &Facts { headers, ..facts(&all, Body::Call(&good)) });
     assert_eq!(code(&contradicted), "header_mismatch");
+    for (method, name) in [("tools/call", "evo.content.get"), ("prompts/get", "hello"), ("resources/read", "site://a")]
+    {
+        let named = call(method, Some(name));
+        for (header, expected) in [(name, "forward"), ("evo.content.other", "header_mismatch"), ("", "header_mismatch")]
+        {
+            let headers = ProtocolHeaders { name: Some(header), ..ProtocolHeaders::default() };
+            let decision = decide(&snapshot, &Facts { headers, ..facts(&all, Body::Call(&named)) });
+            assert_eq!(code(&decision), expected, "{method} {header:?}");
+        }
+    }
 }
 
 proptest! {

@@ -206,12 +206,13 @@ impl Call<'_> {
         }
         let notification = matches!(denial.reason.wire(), Wire::Rpc { .. }) && *id == Id::Null;
         let id = if notification { &Id::Absent } else { id };
-        let (status, bytes_out) = respond::deny(session, &denial, id, self.marks()).await;
         let code = denial.reason.code();
+        // Counted before the caller can know of it.
         if denial.reason == Reason::InternalError {
             event::internal_error(&self.gateway.metrics, &self.asked.request_id, &denial.rule.to_string());
         }
         self.count(trail, false, code);
+        let (status, bytes_out) = respond::deny(session, &denial, id, self.marks()).await;
         let mut record = self.record(principal, trail, status, bytes_out);
         record.decision = "deny";
         record.deny_code = Some(code);

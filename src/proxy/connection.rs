@@ -4,7 +4,8 @@
 //! wrapper arms one timer with the first byte of a header (or with the connection itself) and fails the read when it
 //! fires; the gateway tells it when a header is complete and when a request is done. It also refuses header lines
 //! that end with a bare LF, which Pingora accepts and other parsers read differently, and ends writes that make no
-//! progress: Pingora bounds those of bodies, but neither those of headers nor the flush at the end.
+//! progress: Pingora bounds those of bodies, but neither those of headers nor the flush at the end. The lines of chunked bodies
+//! are watched in the same way as those of headers.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -30,6 +31,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use crate::base::client_network;
+use crate::proxy::chunk_lines::ChunkLines;
 use crate::proxy::settings::Timeouts;
 use crate::telemetry::ConnectionRefusal;
 
@@ -125,6 +127,8 @@ pub struct Connection {
     stalled: Option<Pin<Box<Sleep>>>,
     /// Whether bytes that arrive now belong to a header.
     in_header: AtomicBool,
+    /// Whether the body at hand is chunked.
+    chunked: AtomicBool,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Requests answered so far: with each, a new header begins.
     answered: AtomicU32,
@@ -148,6 +152,7 @@ impl Connection {
             write_stall: timeouts.write_stall + STALL_MARGIN,
             stalled: None,
             in_header: AtomicBool::new(true),
+            chunked: AtomicBool::new(false),
             deadline: Some(Box::pin(sleep(header_timeout))),
             answered: AtomicU32::new(0),
             lines: HeaderLines::default(),
@@ -175,9 +180,15 @@ impl Connection {
         }
     }
 
-    /// The header has been read: its deadline no longer applies.
-    pub fn header_done(&self) {
+    /// The header has been read: its deadline no longer applies. The lines of a chunked body are watched from now.
+    pub fn header_done(&self, chunked: bool) {
+        self.chunked.store(chunked, Ordering::Relaxed);
         self.in_header.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether what came with the header reads as a chunked body in one way only.
+    pub const fn begins_chunked(&self) -> bool {
+        self.lines.plain
     }
 
     /// The request has been answered: the next byte starts a header.
@@ -233,6 +244,9 @@ impl AsyncRead for Connection {
         let polled = Pin::new(&mut this.socket).poll_read(cx, buf);
         if !this.in_header.load(Ordering::Relaxed) {
             this.deadline = None;
+            if this.chunked.load(Ordering::Relaxed) && !this.lines.chunks.accept(&buf.filled()[before..]) {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
             return polled;
         }
         let answered = this.answered.load(Ordering::Relaxed);
@@ -326,6 +340,10 @@ struct HeaderLines {
     begun: bool,
     /// The blank line has been seen; what follows is body.
     ended: bool,
+    /// The body, were it chunked: that is known once the header has been read.
+    chunks: ChunkLines,
+    /// Whether the part of it that came with the header could be.
+    plain: bool,
 }
 
 impl HeaderLines {
@@ -343,6 +361,7 @@ impl HeaderLines {
             }
             if length == 1 && self.begun {
                 self.ended = true;
+                self.plain = self.chunks.accept(&bytes[at + 1..]);
                 return true;
             }
             self.begun |= length > 1;

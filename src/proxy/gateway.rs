@@ -218,7 +218,7 @@ impl ProxyHttp for Front {
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
         if let Some(connection) = Connection::of(session) {
-            connection.header_done();
+            connection.header_done(session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING));
         }
         if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
             ctx.peer = address.ip().to_canonical();
@@ -390,10 +390,13 @@ impl ProxyHttp for Front {
 }
 
 /// Refuses a request that came with both lengths: Pingora has dropped the `Content-Length` by now, but what stands
-/// before us may have read that one.
+/// before us may have read that one. And one whose first chunks could be read in two ways.
 fn check_lengths(session: &Session) -> Result<(), Reason> {
     if !session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING) {
         return Ok(());
+    }
+    if !Connection::of(session).is_none_or(Connection::begins_chunked) {
+        return Err(Reason::BadRequest);
     }
     let raw = session.as_downstream().to_h1_raw().to_ascii_lowercase();
     match memchr::memmem::find(&raw, b"\ncontent-length") {

@@ -15,6 +15,7 @@ mod body;
 mod budget;
 mod call;
 mod channel;
+mod chunk_lines;
 mod client_address;
 mod connection;
 mod form;

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
@@ -19,6 +19,8 @@ use crate::telemetry::StoreError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Commands queued towards the socket before senders wait.
 const PIPELINE: usize = 1_024;
+/// Failures in a row after which a thread's connection is replaced, though other threads' may work.
+const GIVE_UP: u32 = 3;
 
 /// No answer that can be relied on; the call may or may not have been carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +67,8 @@ struct Shared {
 struct Slot {
     current: ArcSwapOption<MultiplexedConnection>,
     connecting: AtomicBool,
+    /// Calls in a row that brought no answer, on this thread.
+    failures: AtomicU32,
     /// Woken whenever an attempt to connect has ended.
     attempted: Notify,
 }
@@ -159,6 +163,9 @@ impl Connection {
         shared.latency.observe(sent.elapsed());
         match answer {
             Ok(value) => {
+                if slot.failures.load(Ordering::Relaxed) != 0 {
+                    slot.failures.store(0, Ordering::Relaxed);
+                }
                 if shared.breaker.succeed() {
                     tracing::info!("redis answers again");
                 }
@@ -249,14 +256,17 @@ impl Connection {
         if opened {
             tracing::warn!(error = %failure, "redis is unavailable; trying again once a second");
         }
+        // Where other threads' calls succeed the breaker never opens, and this thread's connection may be dead alone.
+        let lost = slot.failures.fetch_add(1, Ordering::Relaxed) + 1 >= GIVE_UP;
         // With a breaker that stays open the way to Redis itself is in doubt: a connection into a vanished host, or
         // to a primary that became a replica, would only fail again. The next probe shall find a fresh one.
         if let Some(used) = used
-            && (broken || shared.breaker.is_open())
+            && (broken || lost || shared.breaker.is_open())
         {
             let now = slot.current.load();
             if now.as_ref().is_some_and(|now| Arc::ptr_eq(now, &used)) {
                 slot.current.compare_and_swap(&*now, None);
+                slot.failures.store(0, Ordering::Relaxed);
                 self.connect_in_background(slot);
             }
         }
@@ -320,11 +330,52 @@ impl fmt::Display for Failure {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
     use crate::base::Secret;
 
     fn settings(url: &str) -> Settings {
         Settings { url: Secret::new(url), timeout: Duration::from_millis(25), prefix: "p".into() }
+    }
+
+    /// A server whose first connection says nothing once it stands; later ones answer every command with 0.
+    async fn half_dead(listener: tokio::net::TcpListener) {
+        let mut accepted = 0;
+        while let Ok((mut socket, _)) = listener.accept().await {
+            accepted += 1;
+            let silent = accepted == 1;
+            tokio::spawn(async move {
+                let mut bytes = [0; 4096];
+                loop {
+                    let Ok(count @ 1..) = socket.read(&mut bytes).await else { return };
+                    let commands = bytes[..count].iter().filter(|byte| **byte == b'*').count();
+                    let setting_up = bytes[..count].windows(6).any(|word| word == b"CLIENT");
+                    if setting_up || !silent {
+                        let _ = socket.write_all(":0\r\n".repeat(commands).as_bytes()).await;
+                    }
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_dead_alone_is_replaced() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("redis://{}", listener.local_addr().expect("is bound"));
+        tokio::spawn(half_dead(listener));
+        let connection = Connection::open(&settings(&url)).expect("valid");
+        connection.connect().await.expect("it stands");
+        let script = crate::redis::Script::new("return 0");
+        let mut failed = 0;
+        while connection.run(&script.call(0)).await.is_err() {
+            failed += 1;
+            assert!(failed < 100, "never replaced");
+            // What the other threads' calls do.
+            connection.0.breaker.succeed();
+        }
+        assert!(failed >= 3, "{failed}: not for a single slow answer");
+        assert_eq!(connection.stats().openings, 0);
     }
 
     #[test]

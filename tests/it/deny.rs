@@ -55,6 +55,27 @@ fn a_bad_credential_is_401_or_scope_denied() {
 }
 
 #[test]
+fn an_address_whose_tokens_fail_has_to_wait_and_nothing_it_sends_then_counts() {
+    let sidecar = Sidecar::start().policy("auth.failures_per_minute", 3).go();
+    let good = sidecar.post("raw", &Token::of("alice"), call("raw.echo"));
+    let bad = good.clone().without("authorization").header("Authorization", "Bearer not.a.token");
+    // What fails for another reason is no guess.
+    assert_eq!(sidecar.send(&sidecar.post("raw", &Token::of("alice"), call("raw.secret"))).status, 403);
+    for _ in 0..3 {
+        assert_eq!(sidecar.send(&good).status, 200);
+        assert_eq!(sidecar.send(&bad).status, 401);
+    }
+    for request in [&bad, &good] {
+        let answer = sidecar.send(request);
+        assert_eq!((answer.status, answer.code().as_deref()), (429, Some("rate_limited")), "{}", answer.text());
+        let wait: u32 = answer.header("retry-after").and_then(|wait| wait.parse().ok()).expect("says how long");
+        assert!((1..=60).contains(&wait), "{wait}");
+    }
+    assert_eq!(sidecar.upstream.count(), 3);
+    sidecar.finish();
+}
+
+#[test]
 fn a_bad_body_is_refused_with_its_code() {
     let sidecar = Sidecar::start().go();
     let ok = r#""jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"raw.echo"}"#;

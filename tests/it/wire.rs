@@ -51,6 +51,43 @@ fn framing_that_could_be_read_two_ways_is_refused() {
 }
 
 #[test]
+fn chunks_that_could_be_read_two_ways_are_refused() {
+    let sidecar = start();
+    let (head, body) = call(&sidecar);
+    let size = format!("{:x}", body.len());
+    let site = "POST /page HTTP/1.1\r\nHost: a\r\n";
+    for chunks in [
+        format!("\r\n{body}\r\n0\r\n\r\n"),
+        format!("{size};a=\nb\r\n{body}\r\n0\r\n\r\n"),
+        format!("{size}\n{body}\r\n0\r\n\r\n"),
+        format!("{size}\r\n{body}\n0\r\n\r\n"),
+        format!("{size}\r\n{body}\r\n;\r\n\r\n"),
+        format!("0000000000000000{size}\r\n{body}\r\n0\r\n\r\n"),
+    ] {
+        for head in [head.as_str(), site] {
+            let head = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
+            // With the header, and behind it: the pause shapes the input, nothing waits for it.
+            for pieces in [vec![format!("{head}{chunks}")], vec![head, chunks.clone()]] {
+                let mut client = Client::connect(sidecar.mcp);
+                for piece in pieces {
+                    client.send(piece.as_bytes());
+                    std::thread::park_timeout(Duration::from_millis(20));
+                }
+                if let Some(answer) = client.try_head() {
+                    assert!(answer.status >= 400, "{chunks:?}: {}", answer.status);
+                }
+            }
+        }
+    }
+    assert_eq!(sidecar.upstream.count(), 0);
+    let ok = format!("{size} \t;a=\"b\"\r\n{body}\r\n0;x\r\nX-Trailer: 1\r\n\r\n");
+    let mut client = Client::connect(sidecar.mcp);
+    client.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{ok}").as_bytes());
+    assert_eq!(client.response(false).status, 200);
+    sidecar.finish();
+}
+
+#[test]
 fn a_body_may_be_chunked_or_announced() {
     let sidecar = start();
     let (head, body) = call(&sidecar);
