@@ -199,7 +199,7 @@ fn the_python_sdk_starts_us_as_its_server() {
     assert_eq!(told["get"]["structured"]["item"]["pagetitle"], "Blue chair");
     assert_eq!(told["denied"]["data"]["code"], "tool_denied", "{told}");
     assert!(told["progress"].as_array().is_some_and(|events| !events.is_empty()), "{told}");
-    assert_eq!(told["many"], json!([true; 20]));
+    assert_eq!(told["many"], json!(vec![true; 20]));
     assert!(!records(&dir.path().join("var/audit")).is_empty());
 }
 
@@ -302,7 +302,7 @@ fn settings_that_php_refuses_or_that_make_no_policy_are_told() {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("handle = \"content\"") && out.ends_with("[end]\n") && !out.contains("noise"), "{out}");
     for (text, said) in [
-        ("<?php return [", "eMCP.php:1: syntax error"),
+        ("<?php return [", "eMCP.php:1: Unclosed"),
         ("<?php return missing_function();", "missing_function"),
         ("<?php return 3;", "it returns no array"),
         ("<?php return ['limits' => ['max_payload_kb' => 0]];", "limits.max_payload_kb"),
