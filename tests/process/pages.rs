@@ -124,10 +124,9 @@ fn the_readme_shows_what_a_newcomer_gets() {
     command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).current_dir(dir.path());
     let up = Part::ready(command);
     let said = |word: &str| {
-        let line = eventually("it is printed", START, || {
+        eventually("it is printed", START, || {
             up.output().lines().find_map(|line| line.strip_prefix(word).map(|rest| rest.trim().to_owned()))
-        });
-        line
+        })
     };
     let (url, token) = (said("mcp "), said("token "));
     let readme = page("README.md").replace("http://127.0.0.1:8087/api/v1/mcp/content", &url);
