@@ -53,8 +53,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let token = std::env::var("MCP_TOKEN").unwrap_or_default();
     if args.print {
         let token = if token.is_empty() { "" } else { HIDDEN };
-        println!("npx {}", arguments(args, "inspector.json").join(" "));
-        println!("\ninspector.json:\n{}", serde_json::to_string_pretty(&configuration(args, token)?)?);
+        let (words, file) = (arguments(args, "inspector.json"), configuration(args, token)?);
+        let file = serde_json::to_string_pretty(&file)?;
+        super::say(&format!("npx {}\n\ninspector.json:\n{file}\n", words.join(" ")));
         return Ok(0);
     }
     // It may hold a token: for this user only, and gone with this process.

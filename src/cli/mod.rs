@@ -16,6 +16,7 @@ mod stdio;
 pub mod token;
 mod up;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -90,4 +91,10 @@ fn coded(done: anyhow::Result<u8>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints a text whole. Who reads no more of it, such as `head`, is no error.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

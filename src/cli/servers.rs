@@ -56,9 +56,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let any = rows.iter().any(|row| row.enabled);
     rows.retain(|row| row.enabled || args.all);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        super::say(&format!("{}\n", serde_json::to_string_pretty(&rows)?));
     } else {
-        print(&rows);
+        super::say(&table(&rows));
     }
     if !any {
         eprintln!("warning: no server is enabled in {}", args.policy.display());
@@ -89,7 +89,7 @@ fn rows(values: &[Effective]) -> Vec<Row> {
     servers.into_values().map(row).collect()
 }
 
-fn print(rows: &[Row]) {
+fn table(rows: &[Row]) -> String {
     let title = ["Handle", "Transport", "Kind", "Upstream", "Enabled"].map(str::to_owned);
     let cells = |row: &Row| {
         let enabled = if row.enabled { "yes" } else { "no" };
@@ -98,8 +98,9 @@ fn print(rows: &[Row]) {
     let lines: Vec<[String; 5]> = std::iter::once(title).chain(rows.iter().map(cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..5).map(width).collect();
-    for line in &lines {
+    let shown = lines.iter().map(|line| {
         let padded: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        println!("{}", padded.join("  ").trim_end());
-    }
+        format!("{}\n", padded.join("  ").trim_end())
+    });
+    shown.collect()
 }

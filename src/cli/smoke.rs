@@ -228,6 +228,6 @@ async fn exchange(
 /// The response at the end of a stream.
 fn last_message(bytes: &[u8]) -> Option<Value> {
     let text = String::from_utf8_lossy(bytes);
-    let messages = text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data:")?.trim()).ok());
-    messages.filter(|message: &Value| message.get("id").is_some()).last()
+    let mut messages = text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data:")?.trim()).ok());
+    messages.rfind(|message: &Value| message.get("id").is_some())
 }

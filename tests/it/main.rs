@@ -21,5 +21,6 @@ mod reload;
 mod reserved;
 mod secrets;
 mod sse;
+mod tools;
 mod upstream;
 mod wire;

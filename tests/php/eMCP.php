@@ -7,7 +7,7 @@ return [
     'auth' => [
         'mode' => 'sapi_jwt',
         'require_scopes' => true,
-        'scope_map' => ['mcp:read' => ['initialize', 'ping', 'tools/list'], 'mcp:call' => 'tools/call'],
+        'scope_map' => ['mcp:read' => ['initialize', 'ping', 'tools/list'], 'mcp:call' => 'tools/call', 'site."all"' => ['*']],
     ],
     'acl' => ['permission' => 'emcp'],
     'queue' => ['driver' => 'stask', 'failover' => 'never'],

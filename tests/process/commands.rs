@@ -1,14 +1,15 @@
 //! The operator's commands, run as an operator runs them.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-use crate::harness::Token;
-use crate::part::{Files, Part, program, records};
+use crate::harness::{Token, eventually};
+use crate::part::{Files, Part, SOON, program, records};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -187,6 +188,53 @@ fn local_servers_are_for_standard_input_alone_and_unknown_ones_for_nobody() {
 }
 
 #[test]
+fn a_caller_who_is_shut_out_stays_out_of_standard_input() {
+    let files = site();
+    files.edit("policy.toml", "deny_sub = []", "deny_sub = [\"mallory\"]");
+    let ping = [message(1, "ping", &json!({}))];
+    let shut = converse(over(&files, &["stdio", "content", "--sub", "mallory"]), &ping);
+    assert_eq!(answer(&shut, 1)["error"]["data"]["status"], 401, "{shut:?}");
+    let open = converse(over(&files, &["stdio", "content"]), &ping);
+    assert_eq!(answer(&open, 1)["result"], json!({}));
+    files.edit("policy.toml", "enable = true", "enable = false");
+    let off = converse(over(&files, &["stdio", "content"]), &ping);
+    assert_eq!(answer(&off, 1)["error"]["data"]["status"], 404, "{off:?}");
+}
+
+#[test]
+fn standard_input_is_served_under_a_new_policy_and_ends_with_a_signal() {
+    let files = site();
+    files.edit("policy.toml", "per_minute = 30", "per_minute = 100000");
+    let mut child = over(&files, &["stdio", "content"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let mut input = child.stdin.take().expect("is piped");
+    let mut output = std::io::BufReader::new(child.stdout.take().expect("is piped"));
+    let mut ask = |id: u64| {
+        let call = json!({"name": "evo.content.get", "arguments": {"id": 3}});
+        writeln!(input, "{}", message(id, "tools/call", &call)).expect("is read");
+        let mut line = String::new();
+        output.read_line(&mut line).expect("is answered");
+        serde_json::from_str::<Value>(&line).expect("JSON")
+    };
+    assert_eq!(ask(1)["result"]["isError"], false);
+    files.edit("policy.toml", "\ndeny_tools = []", "\ndeny_tools = [\"evo.content.get\"]");
+    let mut id = 1;
+    eventually("the new policy acts", SOON, || {
+        id += 1;
+        (ask(id)["error"]["data"]["code"] == "tool_denied").then_some(())
+    });
+    // Its input is still open.
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+    rustix::process::kill_process(pid, Signal::TERM).expect("the process is ours");
+    let status = eventually("it ends", SOON, || child.try_wait().expect("can be asked"));
+    assert!(status.success(), "{status}");
+}
+
+#[test]
 fn the_python_sdk_starts_us_as_its_server() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut command = Command::new(root().join(".venv/bin/python"));
@@ -302,7 +350,7 @@ fn settings_that_php_refuses_or_that_make_no_policy_are_told() {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("handle = \"content\"") && out.ends_with("[end]\n") && !out.contains("noise"), "{out}");
     for (text, said) in [
-        ("<?php return [", "eMCP.php:1: syntax error"),
+        ("<?php return [", "eMCP.php:1: Unclosed"),
         ("<?php return missing_function();", "missing_function"),
         ("<?php return 3;", "it returns no array"),
         ("<?php return ['limits' => ['max_payload_kb' => 0]];", "limits.max_payload_kb"),

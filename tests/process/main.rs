@@ -11,6 +11,7 @@ mod disk;
 mod drain;
 mod explain;
 mod logs;
+mod pages;
 mod pair;
 mod part;
 mod settings;

@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let made = policy::convert(settings, read.next(), &args.upstream, &environment, &valid)?;
     match &args.out {
-        None => print!("{}", made.text),
+        None => crate::cli::say(&made.text),
         Some(path) => {
             let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
             let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;

@@ -169,11 +169,11 @@ fn auth(root: &mut Settings, environment: &dyn Fn(&str) -> Option<String>, out: 
     out.table("auth.scope_map");
     if scopes.is_empty() {
         for (scope, patterns) in SCOPES {
-            out.key(scope, json!(patterns));
+            out.key(&key_text(scope), json!(patterns));
         }
     }
     for (scope, patterns) in scopes {
-        out.key(&scope, patterns);
+        out.key(&key_text(&scope), patterns);
     }
     if open {
         notes.push("auth.mode is \"none\", as it was: everybody may call".to_owned());
@@ -360,10 +360,8 @@ impl Page {
         let _ = writeln!(self.text, "\n[{name}]");
     }
 
+    /// The key is TOML already.
     fn key(&mut self, key: &str, value: impl Into<Value>) {
-        let plain =
-            key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.\"".contains(&b)) || key.starts_with("scope_map.");
-        let key = if plain { key.to_owned() } else { key_text(key) };
         let _ = writeln!(self.text, "{key} = {}", toml_text(&value.into()));
     }
 
@@ -374,7 +372,7 @@ impl Page {
     }
 }
 
-/// A key that is no bare word.
+/// A scope as a key: it may hold whatever PHP had.
 fn key_text(key: &str) -> String {
     toml_text(&Value::from(key))
 }
