@@ -34,6 +34,7 @@ pub(in crate::config) fn servers(
     };
     let mut handles: Vec<(String, Place)> = Vec::new();
     let mut claimed: Vec<(String, Place)> = Vec::new();
+    let mut offered: Vec<(PatternSet, Place)> = Vec::new();
     let mut kept: Vec<Arc<Server>> = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let Value::Table(table) = &item.value else {
@@ -85,6 +86,21 @@ pub(in crate::config) fn servers(
                 }
             }
         }
+        let denied = deny_tools(&section);
+        if enabled && web && content {
+            // What our executor offers under this handle is claimed, named or not.
+            let overlaps = |other: &&(PatternSet, Place)| {
+                let ours = || allow_tools.patterns().iter().map(|(pattern, _)| pattern.as_str());
+                other.0.patterns().iter().any(|(theirs, _)| ours().any(|ours| intersects(ours, theirs.as_str())))
+                    || names.iter().any(|word| other.0.find(&word.text).is_some())
+            };
+            if let Some((_, first)) = offered.iter().find(overlaps) {
+                let message = format!("some tools are claimed already by the server at {}", reader.place_name(*first));
+                let fix = "a tool has one server: let the two `allow_tools` not overlap, or disable one";
+                reader.problem(handle.place, message, fix);
+            }
+            offered.push((allow_tools.clone(), handle.place));
+        }
         for word in names.into_iter().filter(|_| enabled) {
             if let Some((_, first)) = claimed.iter().find(|(name, _)| *name == word.text) {
                 let message = format!("the tool {:?} is claimed already at {}", word.text, reader.place_name(*first));
@@ -105,7 +121,7 @@ pub(in crate::config) fn servers(
             allow_tools,
             allow_resources: patterns(&section, "allow_resources", false),
             allow_prompts: patterns(&section, "allow_prompts", false),
-            deny_tools: deny_tools(&section),
+            deny_tools: denied,
             per_minute: if rate.enabled { per_minute } else { 0 },
             limits: limits(&section.section("limits", false), Some(global_limits)),
             stream: stream(&section.section("stream", false), Some(global_stream)),
@@ -119,6 +135,29 @@ pub(in crate::config) fn servers(
         }
     }
     kept
+}
+
+/// Whether some name matches both patterns, in which `*` is any run.
+fn intersects(left: &str, right: &str) -> bool {
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    // Row by row: whether what is left of `left` and of `right` can be the same name.
+    let mut below: Vec<bool> = Vec::new();
+    for i in (0..=left.len()).rev() {
+        let mut row = vec![false; right.len() + 1];
+        for j in (0..=right.len()).rev() {
+            row[j] = match (left.get(i), right.get(j)) {
+                (None, None) => true,
+                (Some(b'*'), _) if below[j] => true,
+                (_, Some(b'*')) if row[j + 1] => true,
+                (Some(b'*'), Some(_)) => row[j + 1],
+                (Some(_), Some(b'*')) => below[j],
+                (Some(l), Some(r)) => l == r && below[j + 1],
+                (None, Some(_)) | (Some(_), None) => false,
+            };
+        }
+        below = row;
+    }
+    below[0]
 }
 
 /// `security.deny_tools`, as in eMCP, or shorter `deny_tools`: one of the two, and never none.
@@ -153,4 +192,32 @@ fn deny_tools(server: &Section<'_>) -> PatternSet {
     }
     security.close();
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::intersects;
+
+    #[test]
+    fn patterns_intersect_where_a_name_matches_both() {
+        let cases = [
+            ("a", "a", true),
+            ("a", "b", false),
+            ("evo.*", "evo.content.get", true),
+            ("evo.content.*", "evo.*.get", true),
+            ("evo.content.*", "evo.model.*", false),
+            ("*", "*", true),
+            ("*", "", true),
+            ("a*b", "a*c", false),
+            ("a*b", "*b*", true),
+            ("a*", "*b", true),
+            ("a*c", "ab", false),
+            ("", "", true),
+            ("", "a", false),
+        ];
+        for (left, right, expected) in cases {
+            assert_eq!(intersects(left, right), expected, "{left} {right}");
+            assert_eq!(intersects(right, left), expected, "{right} {left}");
+        }
+    }
 }

@@ -182,3 +182,100 @@ fn a_watch_sees_writes_and_symlink_swaps() {
     let wait = std::time::Duration::from_secs(5);
     assert_eq!(receiver.recv_timeout(wait).expect("swap"), b"b");
 }
+
+/// emcp.md 5: a tool has one server, and names that start with `evo.` belong to the core.
+#[test]
+fn a_tool_has_one_server() {
+    let server = |keys: &str| {
+        let base =
+            "\n[[servers]]\nupstream = \"executor\"\nsecurity = { deny_tools = [] }\nrate_limit = { per_minute = 1 }\n";
+        let text = embedded::POLICY.trim_end().strip_suffix("[end]").expect("ends so").to_owned();
+        policy(&format!("{text}{base}{keys}\n[end]\n"))
+    };
+    let good = [
+        r#"handle = "b"
+           enabled = false
+           transport = "web"
+           kind = "content"
+           allow_tools = ["evo.*"]"#,
+        r#"handle = "b"
+           enabled = true
+           transport = "local"
+           kind = "content"
+           allow_tools = ["evo.*"]"#,
+        r#"handle = "b"
+           enabled = true
+           transport = "web"
+           kind = "content"
+           allow_tools = ["evo.other.*"]"#,
+        r#"handle = "b"
+           enabled = true
+           transport = "web"
+           kind = "mcp"
+           tool_names = ["vendor.find"]
+           allow_tools = ["vendor.*"]"#,
+    ];
+    for keys in good {
+        server(keys).unwrap_or_else(|report| panic!("{keys}\n{report}"));
+    }
+    let bad = [
+        (
+            r#"handle = "b"
+               enabled = true
+               transport = "web"
+               kind = "content"
+               allow_tools = ["evo.model.*", "evo.content.get"]"#,
+            "some tools are claimed already by the server at policy.toml:",
+        ),
+        (
+            r#"handle = "b"
+               enabled = true
+               transport = "web"
+               kind = "content"
+               tool_names = ["evo.content.get"]"#,
+            "some tools are claimed already by the server at policy.toml:",
+        ),
+        (
+            r#"handle = "b"
+               enabled = true
+               transport = "web"
+               kind = "mcp"
+               tool_names = ["evo.mine"]"#,
+            "names that start with evo. belong to kind \"content\"",
+        ),
+        (
+            r#"handle = "b"
+               enabled = true
+               transport = "web"
+               kind = "mcp"
+               allow_tools = ["evo.model.*"]"#,
+            "names that start with evo. belong to kind \"content\"",
+        ),
+        (
+            r#"handle = "content"
+               enabled = true
+               transport = "web"
+               kind = "mcp""#,
+            "the handle \"content\" is taken at policy.toml:",
+        ),
+        (
+            r#"handle = ""
+               enabled = true
+               transport = "web"
+               kind = "mcp""#,
+            "\"\" cannot be a handle",
+        ),
+        (
+            r#"handle = "b"
+               enabled = true
+               transport = "stdio"
+               kind = "mcp""#,
+            "`servers[1].transport` has no value \"stdio\"",
+        ),
+    ];
+    for (keys, expected) in bad {
+        let report = server(keys).err().unwrap_or_else(|| panic!("{keys} was accepted"));
+        assert_eq!(report.problems.len(), 1, "{report}");
+        assert!(report.problems[0].message.contains(expected), "{report}");
+    }
+}

@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn both_forms_give_name_and_password() {
-        let cases: [(Kind, &str, Option<(Option<&str>, Option<&str>)>); 16] = [
+        type Found = Option<(Option<&'static str>, Option<&'static str>)>;
+        let cases: [(Kind, &str, Found); 16] = [
             (Kind::Json, r#"{"username":"a","password":"b"}"#, Some((Some("a"), Some("b")))),
             (Kind::Json, r#"{"username":"a","remember":1}"#, Some((Some("a"), None))),
             (Kind::Json, "{}", Some((None, None))),
