@@ -13,6 +13,7 @@ mod manager;
 mod mcp;
 mod metrics;
 mod origin;
+mod permissions;
 mod presets;
 mod reload;
 mod reserved;
