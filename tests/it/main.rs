@@ -16,6 +16,7 @@ mod mcp;
 mod metrics;
 mod origin;
 mod overrides;
+mod permissions;
 mod presets;
 mod reload;
 mod reserved;

@@ -12,6 +12,9 @@ use crate::harness::{Next, Redis, Request, Response, Sidecar, Start, Token, Upst
 const SOON: Duration = Duration::from_secs(10);
 const ADMIN: &str = "0123456789abcdefADMIN01";
 const EDITOR: &str = "0123456789abcdefEDITOR1";
+/// Status and code of a refusal.
+type Told = (u16, Option<String>);
+
 const LOGIN: &str = "mgrValidated|i:1;usertype|s:7:\"manager\";mgrInternalKey|i:";
 
 /// A directory of PHP's sessions.
@@ -63,11 +66,11 @@ fn with_session(server: &str, id: &str) -> Request {
     post(server, ping()).header("Cookie", &format!("a=b; evo={id}; c=d"))
 }
 
-fn told(answer: &Response) -> (u16, Option<String>) {
+fn told(answer: &Response) -> Told {
     (answer.status, answer.code())
 }
 
-fn denied(code: &str, status: u16) -> (u16, Option<String>) {
+fn denied(code: &str, status: u16) -> Told {
     (status, Some(code.to_owned()))
 }
 
@@ -195,7 +198,7 @@ fn another_site_cannot_use_the_browser_of_a_manager() {
     let host = sidecar.mcp.to_string();
     let own = format!("http://{host}");
     let (passes, foreign, forbidden) = ((200, None), denied("foreign_origin", 403), denied("forbidden", 403));
-    let cases: [(&[(&str, &str)], &(u16, Option<String>)); 14] = [
+    let cases: [(&[(&str, &str)], &Told); 14] = [
         (&[], &passes),
         (&[("Origin", &own)], &passes),
         (&[("Origin", &own), ("Sec-Fetch-Site", "same-origin")], &passes),

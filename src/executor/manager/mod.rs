@@ -25,15 +25,25 @@ use crate::protocol::{
 use crate::redis::Connection;
 use crate::redis::settings::InvalidUrl;
 use crate::store::Pool;
+use crate::telemetry::Throttle;
 
 /// A question holds a cookie or a token, each of which is short.
 const MAX_QUESTION_BYTES: usize = 4096;
+/// Lines about sources that fail, each second.
+const LINES: u32 = 5;
 
 /// Where sessions are found.
-#[derive(Default)]
 pub(in crate::executor) struct Desk {
     sessions: Sessions,
     redis: Option<Connection>,
+    /// Whoever sends cookies makes a source that is away be asked.
+    lines: Throttle,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self { sessions: Sessions::default(), redis: None, lines: Throttle::new(LINES) }
+    }
 }
 
 impl Desk {
@@ -41,7 +51,7 @@ impl Desk {
     /// When the URL of Redis cannot be used.
     pub(in crate::executor) fn new(sessions: Sessions) -> Result<Self, InvalidUrl> {
         let redis = sessions.redis.as_ref().map(Connection::open).transpose()?;
-        Ok(Self { sessions, redis })
+        Ok(Self { sessions, redis, ..Self::default() })
     }
 }
 
@@ -121,7 +131,9 @@ impl Asked<'_> {
                 Ok(None) => {}
                 Ok(Some(login)) => return self.admitted(login).await,
                 Err(error) => {
-                    tracing::warn!(%error, manager.source = source.as_str(), "executor: an identity source failed");
+                    if self.desk.lines.admit() {
+                        tracing::warn!(%error, manager.source = source.as_str(), "executor: an identity source failed");
+                    }
                     failed = true;
                 }
             }
@@ -167,7 +179,11 @@ impl Asked<'_> {
     /// The user as the database has it now.
     async fn admitted(&self, login: php::Login) -> Result<Option<ManagerUser>, ()> {
         let found = self.pool.user(login.user, self.now_s).await;
-        let user = found.map_err(|error| tracing::warn!(%error, "executor: a manager's user could not be read"))?;
+        let user = found.map_err(|error| {
+            if self.desk.lines.admit() {
+                tracing::warn!(%error, "executor: a manager's user could not be read");
+            }
+        })?;
         let access = &self.policy.access_permission;
         Ok(user.filter(|user| access.is_empty() || user.permissions.contains(access)).map(|user| ManagerUser {
             id: user.id,
