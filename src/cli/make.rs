@@ -146,7 +146,8 @@ fn tool(args: &ToolArgs) -> anyhow::Result<()> {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         println!("{}", path.display());
     }
-    println!("next: cargo test --lib {name}; then make it do what you want (docs/ADDING-A-TOOL.md)");
+    println!("next: cargo test --lib {name}; make it do what you want (docs/ADDING-A-TOOL.md);");
+    println!("and add its name to the listing that src/executor/tests/protocol.rs expects");
     Ok(())
 }
 
