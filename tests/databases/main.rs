@@ -5,6 +5,7 @@ mod corpus;
 mod data;
 mod failures;
 mod models;
+mod queue;
 mod schema;
 mod server;
 mod site;
