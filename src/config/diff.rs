@@ -4,7 +4,7 @@
 //! looser: a warning too many costs a look, one too few hides a hole.
 
 use crate::policy::{
-    Actor, AuthMode, LimitsPolicy, OnStoreFailure, PatternSet, ScopeMap, Server, Snapshot, StreamPolicy,
+    Actor, AuthMode, LimitsPolicy, OnStoreFailure, PatternSet, QueueDriver, ScopeMap, Server, Snapshot, StreamPolicy,
 };
 
 /// Sentences, each about one key.
@@ -100,6 +100,8 @@ pub fn loosened(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     found.on("compat.emcp_models", old.compat.emcp_models, new.compat.emcp_models);
     found.when(old.acl != new.acl, "acl.permission changed");
     found.when(old.actor != new.actor && new.actor != Actor::Initiator, "actor: calls act as another user");
+    let takes = |policy: &Snapshot| policy.queue.driver != QueueDriver::Off;
+    found.when(!takes(old) && takes(new), "queue.driver: calls may be dispatched");
     for server in &new.servers {
         match old.server(&server.handle) {
             Some(before) => compare(&mut found, before, server),

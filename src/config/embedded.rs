@@ -7,6 +7,7 @@ pub const POLICY: &str = include_str!("../../conf/policy.toml");
 /// What `up` overrides in the embedded policy.
 pub const UP_OVERRIDES: &[(&str, &str)] = &[
     ("stream.enabled", "true"),
+    ("queue.driver", "\"own\""),
     ("compat.emcp_models", "true"),
     (
         "domain.models.allow",

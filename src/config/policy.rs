@@ -128,6 +128,7 @@ pub(in crate::config) fn read(
     compat_section.close();
     let domain = domain(&root, compat.emcp_models);
     let (acl, actor) = (feature::acl(&root), feature::actor(&root));
+    let (queue, idempotency) = (feature::queue(&root), feature::idempotency(&root));
     feature::refuse(&root);
     let servers = servers(&root, &auth.scope_map, &rate_limit, &limits, &stream, context.upstreams);
     root.close();
@@ -149,6 +150,8 @@ pub(in crate::config) fn read(
         compat,
         acl,
         actor,
+        queue,
+        idempotency,
         servers,
         unknown_handle: Arc::from("unknown"),
     }

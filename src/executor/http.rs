@@ -1,7 +1,7 @@
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -12,6 +12,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 
 use crate::base::{Clock, Secret, SystemClock};
+use crate::executor::dispatch::{self, Dispatch};
 use crate::executor::listener::OwnUid;
 use crate::executor::observation::Observation;
 use crate::executor::rpc::{Answer, Desk};
@@ -23,7 +24,7 @@ use crate::telemetry::{ExecutorMetrics, ExecutorOutcome};
 
 /// Shorter keys are refused.
 const KEY_BYTES: usize = 32;
-const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(in crate::executor) const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// The tool executor: what answers, apart from where it listens.
 pub struct Executor {
@@ -33,7 +34,9 @@ pub struct Executor {
     clock: Arc<dyn Clock>,
     /// The database did not answer when it was last asked.
     database_away: AtomicBool,
-    metrics: Arc<ExecutorMetrics>,
+    pub(in crate::executor) metrics: Arc<ExecutorMetrics>,
+    /// Who takes calls that are to be run later; without it they are refused.
+    pub(in crate::executor) desk: OnceLock<Arc<dyn Dispatch>>,
 }
 
 impl Executor {
@@ -44,7 +47,20 @@ impl Executor {
             Listen::Unix(_) => None,
             Listen::Tcp { key, .. } => Some(key.clone()),
         };
-        Self { pool, policy, key, clock: Arc::new(SystemClock), database_away: AtomicBool::new(false), metrics }
+        Self {
+            pool,
+            policy,
+            key,
+            clock: Arc::new(SystemClock),
+            database_away: AtomicBool::new(false),
+            metrics,
+            desk: OnceLock::new(),
+        }
+    }
+
+    /// Has calls taken that are to be run later. The first desk stays.
+    pub fn take_calls(&self, desk: Arc<dyn Dispatch>) {
+        let _ = self.desk.set(desk);
     }
 
     /// Brings the gauges of the database up to date; called when somebody scrapes.
@@ -97,10 +113,11 @@ pub async fn serve(
     }
 }
 
-/// `POST /mcp/{server}`, and plain errors elsewhere.
+/// `POST /mcp/{server}` and `…/dispatch`, and plain errors elsewhere.
 pub fn router(executor: Arc<Executor>) -> Router {
     Router::new()
         .route("/mcp/{server}", axum::routing::post(call).fallback(method_not_allowed))
+        .route("/mcp/{server}/dispatch", axum::routing::post(dispatch::take).fallback(method_not_allowed))
         .fallback(async || refused(Reason::RouteNotFound, ""))
         .with_state(executor)
 }
@@ -167,7 +184,12 @@ async fn judge(
 }
 
 impl Executor {
-    fn identity(&self, headers: &HeaderMap, body: &[u8]) -> Option<Identity> {
+    /// The policy in force.
+    pub(in crate::executor) fn policy(&self) -> Arc<Snapshot> {
+        self.policy.load_full()
+    }
+
+    pub(in crate::executor) fn identity(&self, headers: &HeaderMap, body: &[u8]) -> Option<Identity> {
         // Twice is as good as never: two readers might take different ones.
         let single = |name: &str| -> Result<Option<&str>, ()> {
             let mut values = headers.get_all(name).iter();
@@ -182,12 +204,12 @@ impl Executor {
     }
 }
 
-fn refused(reason: Reason, trace_id: &str) -> Response {
+pub(in crate::executor) fn refused(reason: Reason, trace_id: &str) -> Response {
     let status = StatusCode::from_u16(reason.status()).expect("reasons have HTTP statuses");
     json(status, protocol::transport_error(reason.code(), reason.message(), trace_id))
 }
 
-fn json(status: StatusCode, body: Vec<u8>) -> Response {
+pub(in crate::executor) fn json(status: StatusCode, body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -11,6 +11,7 @@
 
 mod argument;
 mod content;
+mod dispatch;
 mod handshake;
 mod http;
 mod listener;
@@ -25,6 +26,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use dispatch::{Called, Dispatch, Submission};
 pub use http::{Executor, router, serve};
 pub use listener::Listener;
 pub use settings::{Listen, Settings};

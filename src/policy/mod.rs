@@ -24,6 +24,7 @@ pub use reason::{Reason, Wire};
 pub use redact::Redactor;
 pub use scope::ScopeMap;
 pub use snapshot::{
-    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure,
-    RateLimitPolicy, Routes, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy, TracePolicy,
+    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, Failover, IdempotencyPolicy, LimitsPolicy,
+    LoggingPolicy, OnStoreFailure, QueueDriver, QueuePolicy, RateLimitPolicy, Routes, SecurityPolicy, Server,
+    ServerKind, Snapshot, StreamPolicy, TracePolicy,
 };

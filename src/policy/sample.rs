@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use crate::base::Secret;
 use crate::policy::{
-    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, LimitsPolicy, LoggingPolicy, OnStoreFailure, Pattern,
-    PatternSet, RateLimitPolicy, Redactor, Routes, RuleSite, ScopeMap, SecurityPolicy, Server, ServerKind, Snapshot,
-    StreamPolicy, TracePolicy,
+    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, Failover, IdempotencyPolicy, LimitsPolicy,
+    LoggingPolicy, OnStoreFailure, Pattern, PatternSet, QueueDriver, QueuePolicy, RateLimitPolicy, Redactor, Routes,
+    RuleSite, ScopeMap, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy, TracePolicy,
 };
 
 impl Snapshot {
@@ -104,6 +104,8 @@ impl Snapshot {
             compat: Compat::default(),
             acl: AclPolicy { permission: "emcp".to_owned() },
             actor: Actor::Initiator,
+            queue: QueuePolicy { driver: QueueDriver::Own, failover: Failover::Fail, max_attempts: 3 },
+            idempotency: IdempotencyPolicy { header: "idempotency-key".to_owned(), ttl_seconds: 86_400 },
             servers: vec![Arc::new(server)],
             unknown_handle: "unknown".into(),
         }

@@ -20,6 +20,6 @@ pub use answer::{rpc_error, rpc_error_event, transport_error};
 pub use envelope::{Arguments, Envelope, Id, Params};
 pub use identity::{IDENTITY_HEADER, Identity, InvalidIdentity, SIGNATURE_HEADER, sign_identity, verify_identity};
 pub use method::{Method, MethodClass};
-pub use parse::parse;
+pub use parse::{parse, parse_submission};
 pub use refusal::{Refusal, Refused};
 pub use sse::{Event, EventScanner, EventTooLarge, HEARTBEAT};

@@ -138,7 +138,7 @@ impl Call<'_> {
         }
     }
 
-    fn credential(&self, header: Option<&HeaderValue>, now_ms: u64) -> Result<Who, auth::Refusal> {
+    pub(in crate::proxy) fn credential(&self, header: Option<&HeaderValue>, now_ms: u64) -> Result<Who, auth::Refusal> {
         if self.policy.auth.mode == AuthMode::None {
             return Ok(Who::Anonymous(Principal::anonymous(self.ctx.client)));
         }
@@ -150,7 +150,7 @@ impl Call<'_> {
         self.gateway.verifier.verify(self.policy, token, now_ms).map(Who::Bearer)
     }
 
-    async fn charge(&self, decision: &Decision, now_ms: u64) -> Result<(), Denial> {
+    pub(in crate::proxy) async fn charge(&self, decision: &Decision, now_ms: u64) -> Result<(), Denial> {
         if decision.charges.is_empty() {
             return Ok(());
         }
@@ -165,7 +165,7 @@ impl Call<'_> {
         }
     }
 
-    fn marks(&self) -> Marks<'_> {
+    pub(in crate::proxy) fn marks(&self) -> Marks<'_> {
         Marks {
             trace_header: &self.policy.trace.header,
             trace_id: &self.asked.trace_id,
@@ -173,7 +173,7 @@ impl Call<'_> {
         }
     }
 
-    async fn deny(
+    pub(in crate::proxy) async fn deny(
         &self,
         session: &mut Session,
         mut denial: Denial,
@@ -355,7 +355,7 @@ impl Call<'_> {
     }
 
     /// Answers for an upstream that failed; the call was permitted, so its audit line says `allow` and how it ended.
-    async fn fail(
+    pub(in crate::proxy) async fn fail(
         &self,
         session: &mut Session,
         mut ledger: Ledger<'_, '_>,
@@ -376,7 +376,7 @@ impl Call<'_> {
         self.time(upstream);
     }
 
-    fn identity(&self, server: &Server, principal: &Principal) -> Identity {
+    pub(in crate::proxy) fn identity(&self, server: &Server, principal: &Principal) -> Identity {
         Identity {
             context: principal.context().as_str().to_owned(),
             identity: principal.identity().to_string(),
@@ -388,10 +388,11 @@ impl Call<'_> {
             policy_digest: self.policy.digest.clone(),
             streaming: server.stream.enabled,
             may_call_tools: self.policy.security.hide_denied_tools && may_call_tools(self.policy, server, principal),
+            principal: None,
         }
     }
 
-    fn time(&self, upstream: Duration) {
+    pub(in crate::proxy) fn time(&self, upstream: Duration) {
         let total = micros(self.ctx.started.elapsed());
         let upstream = micros(upstream);
         self.gateway.metrics.request_seconds(total, upstream, total.saturating_sub(upstream));
@@ -399,16 +400,24 @@ impl Call<'_> {
 }
 
 /// Who calls, kept alive for the call.
-enum Who {
+pub(in crate::proxy) enum Who {
     Anonymous(Principal),
     Bearer(Arc<Verified>),
 }
 
 impl Who {
-    fn principal(&self) -> &Principal {
+    pub(in crate::proxy) fn principal(&self) -> &Principal {
         match self {
             Self::Anonymous(principal) => principal,
             Self::Bearer(verified) => &verified.principal,
+        }
+    }
+
+    /// The token's `jti`.
+    pub(in crate::proxy) fn jti(&self) -> Option<&str> {
+        match self {
+            Self::Anonymous(_) => None,
+            Self::Bearer(verified) => verified.jti.as_deref(),
         }
     }
 }
@@ -422,7 +431,7 @@ fn request_id<'a>(parsed: Option<&'a Result<Envelope<'_>, Refused<'_>>>) -> Id<'
 }
 
 /// What the caller is told of an upstream's failure.
-const fn failed(failure: UpstreamFailure) -> (Reason, UpstreamFailure) {
+pub(in crate::proxy) const fn failed(failure: UpstreamFailure) -> (Reason, UpstreamFailure) {
     let reason = match failure {
         UpstreamFailure::TooLarge => Reason::ResultTooLarge,
         UpstreamFailure::Timeout => Reason::UpstreamTimeout,

@@ -16,6 +16,7 @@ mod call;
 mod channel;
 mod client_address;
 mod connection;
+mod dispatch;
 mod framing;
 mod gateway;
 mod headers;

@@ -18,6 +18,8 @@ const MAX_DECODINGS: usize = 6;
 pub enum Route<'a> {
     /// Exactly `/{base}/{version}/{api_prefix}/{server}`; the handle may be unknown.
     Mcp { server: Cow<'a, str> },
+    /// Exactly that with `/dispatch` behind it.
+    Dispatch { server: &'a str },
     /// A reserved shape in another spelling, version or depth, or one that is not served: 404.
     Reserved,
     /// Everything else.
@@ -35,6 +37,9 @@ pub fn route<'a>(routes: &Routes, target: &'a str) -> Result<Route<'a>, Reason> 
     }
     if let Some(server) = exact(routes, target) {
         return Ok(Route::Mcp { server: Cow::Borrowed(server) });
+    }
+    if let Some(server) = exact_dispatch(routes, target) {
+        return Ok(Route::Dispatch { server });
     }
     if target.contains('#') {
         return Err(Reason::BadRequest);
@@ -67,6 +72,12 @@ fn exact<'a>(routes: &Routes, target: &'a str) -> Option<&'a str> {
     let taken = routes.api_prefix.is_empty()
         && (server.eq_ignore_ascii_case("token") || strip(&[server], &routes.manager_prefix).is_some());
     (!taken && !rest[end..].contains('#')).then_some(server)
+}
+
+/// The handle, when the target is the one exact spelling of its dispatch route.
+fn exact_dispatch<'a>(routes: &Routes, target: &'a str) -> Option<&'a str> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if query.contains('#') { None } else { exact(routes, path.strip_suffix("/dispatch")?) }
 }
 
 /// Path and query of a target; the scheme and authority of an absolute-form target are cut off.
