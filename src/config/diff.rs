@@ -102,6 +102,7 @@ pub fn loosened(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     found.when(old.actor != new.actor && new.actor != Actor::Initiator, "actor: calls act as another user");
     let takes = |policy: &Snapshot| policy.queue.driver != QueueDriver::Off;
     found.when(!takes(old) && takes(new), "queue.driver: calls may be dispatched");
+    found.on("queue.accept_foreign", old.queue.accept_foreign, new.queue.accept_foreign);
     for server in &new.servers {
         match old.server(&server.handle) {
             Some(before) => compare(&mut found, before, server),

@@ -56,6 +56,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("logging.redact_keys", Restricts(r#"["token", "jwt"]"#, r#"["jwt"]"#)),
     ("mode.api", SWITCH_ON),
     ("mode.internal", SWITCH_ON),
+    ("queue.accept_foreign", SWITCH_ON),
     ("queue.driver", Restricts(r#""off""#, r#""own""#)),
     ("queue.failover", Neutral("the same calls, judged in the same way, now or later")),
     ("queue.max_attempts", Neutral("how often what was permitted is tried")),

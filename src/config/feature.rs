@@ -51,9 +51,9 @@ pub(in crate::config) fn queue(root: &Section<'_>) -> QueuePolicy {
         driver: section.choice("driver", &drivers, Some("off")),
         failover: section.choice("failover", &[("fail", Failover::Fail), ("sync", Failover::Sync)], Some("fail")),
         max_attempts: section.integer("max_attempts", (1, 100), Some(3)),
+        accept_foreign: section.boolean("accept_foreign", Some(false)),
     };
     section.refuse("poll_interval_ms", "is the worker's", "set queue_worker.poll in executor.toml");
-    section.refuse("accept_foreign", "is not offered: rows of others are never run", "remove it");
     section.close();
     policy
 }

@@ -69,10 +69,11 @@ impl Desk {
         session_id: &str,
     ) -> Result<Reply, Reason> {
         let visit = visit(policy, caller, body, key, session_id)?;
-        let principal = &visit.meta.mcp_sidecar.principal;
-        judge(policy, &caller.server, principal, &visit.meta.call()).map_err(|denial| match denial.reason.wire() {
-            crate::policy::Wire::Rpc { .. } => Reason::InvalidPayload,
-            crate::policy::Wire::Transport { .. } => denial.reason,
+        judge(policy, &caller.server, &visit.meta.principal(), &visit.meta.call()).map_err(|denial| {
+            match denial.reason.wire() {
+                crate::policy::Wire::Rpc { .. } => Reason::InvalidPayload,
+                crate::policy::Wire::Transport { .. } => denial.reason,
+            }
         })?;
         let queue = self.queues.as_ref().and_then(|(queues, key)| Some((queues.of(policy.queue.driver)?, key)));
         let taken = match queue {
@@ -241,12 +242,12 @@ fn visit<'a>(
         attempts: 0,
         max_attempts: policy.queue.max_attempts,
         payload_hash: hash.clone(),
-        mcp_sidecar: Own {
+        mcp_sidecar: Some(Own {
             principal,
             identity: caller.identity.clone(),
             key: key_id.clone(),
             policy_digest: policy.digest.clone(),
-        },
+        }),
     };
     Ok(Visit { policy, caller, key, key_id, hash, meta })
 }

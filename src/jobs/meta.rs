@@ -30,8 +30,9 @@ pub struct Meta {
     pub attempts: u32,
     pub max_attempts: u32,
     pub payload_hash: String,
-    /// What eMCP's tools pass over.
-    pub mcp_sidecar: Own,
+    /// What eMCP's tools pass over; absent in what PHP wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp_sidecar: Option<Own>,
 }
 
 /// What only we read.
@@ -55,17 +56,31 @@ impl Meta {
         request::call(&self.jsonrpc_method, params, &self.request_id)
     }
 
+    /// Who asked. Of a task that was made elsewhere, the user whom it names, with the scopes that a call needs.
+    #[must_use]
+    pub fn principal(&self) -> PrincipalRecord {
+        self.mcp_sidecar.as_ref().map_or_else(
+            || PrincipalRecord {
+                context: "api".to_owned(),
+                user_id: self.actor_user_id,
+                scopes: ["mcp:read", "mcp:call"].map(str::to_owned).to_vec(),
+                ..PrincipalRecord::default()
+            },
+            |own| own.principal.clone(),
+        )
+    }
+
     /// The caller, as the executor takes one.
     #[must_use]
     pub fn caller(&self) -> Identity {
         Identity {
             context: self.context.clone(),
-            identity: self.mcp_sidecar.identity.clone(),
+            identity: self.mcp_sidecar.as_ref().map_or_else(|| "task".to_owned(), |own| own.identity.clone()),
             user_id: self.actor_user_id,
             server: self.server_handle.clone(),
             trace_id: self.trace_id.clone(),
             request_id: String::new(),
-            policy_digest: self.mcp_sidecar.policy_digest.clone(),
+            policy_digest: self.mcp_sidecar.as_ref().map(|own| own.policy_digest.clone()).unwrap_or_default(),
             ..Identity::default()
         }
     }

@@ -238,3 +238,33 @@ async fn a_worker_that_is_told_to_stop_gives_its_task_back() {
     office.worker().once(stopped).await.unwrap();
     office.until("k", "completed").await;
 }
+
+#[tokio::test]
+async fn a_row_that_was_changed_since_it_was_made_is_not_run() {
+    let office = Office::open(|_| Answered::Result);
+    office.ask("k").await;
+    let url = std::str::from_utf8(office.settings.store.url.expose()).unwrap();
+    let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(url).await.unwrap();
+    let change = "UPDATE evo_mcp_tasks SET meta = replace(meta, 'evo.content.get', 'evo.content.search')";
+    sqlx::query(change).execute(&mut connection).await.unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    office.worker().once(stopped).await.unwrap();
+    let failed = office.until("k", "failed").await;
+    assert_eq!(failed.body["error"], "The task was not made here");
+    assert_eq!(office.run.calls.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn what_php_wrote_is_read_and_trusted_with_little() {
+    let text = r#"{"server_handle":"content","jsonrpc_method":"tools/call",
+        "jsonrpc_params":{"name":"evo.content.get","arguments":{"id":1}},"request_id":"r","session_id":"",
+        "trace_id":"t","idempotency_key":"","actor_user_id":3,"initiated_by_user_id":3,"context":"mgr","attempts":0,
+        "max_attempts":3,"payload_hash":"h"}"#;
+    let meta: Meta = serde_json::from_str(text).unwrap();
+    let policy = Snapshot::sample();
+    let verdict = |meta: &Meta| judge(&policy, &meta.server_handle, &meta.principal(), &meta.call());
+    assert_eq!(verdict(&meta), Ok(()));
+    assert_eq!((meta.principal().user_id, meta.caller().user_id), (Some(3), Some(3)));
+    let admin = Meta { jsonrpc_method: "admin/x".to_owned(), ..meta };
+    assert_eq!(verdict(&admin).unwrap_err().reason, Reason::ScopeDenied);
+}

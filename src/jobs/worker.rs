@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::jobs::desk::result;
 use crate::jobs::{Meta, Queues, Run, Settings, judge, meta};
-use crate::policy::{Snapshot, may_call_tools};
+use crate::policy::{QueueDriver, Snapshot, may_call_tools};
 use crate::store::Error;
-use crate::store::queue::{Claim, Queue, Settlement};
+use crate::store::queue::{Claim, Driver, Queue, Settlement};
 use crate::telemetry::{QueueMetrics, RunOutcome};
 
 /// The longest wait before another attempt.
@@ -116,6 +116,9 @@ impl Worker {
     async fn fill(self: &Arc<Self>, runs: &mut JoinSet<()>, cut: &watch::Receiver<bool>) -> Result<(), Error> {
         let policy = self.policy.load_full();
         let Some(queue) = self.queues.of(policy.queue.driver) else { return Ok(()) };
+        if policy.queue.accept_foreign && policy.queue.driver == QueueDriver::Stask {
+            queue.adopt().await?;
+        }
         while runs.len() < self.settings.concurrency.max(1) {
             let Some(claim) = queue.claim(&self.name, self.settings.lease).await? else { break };
             let (worker, queue, cut) = (Arc::clone(self), queue.clone(), cut.clone());
@@ -143,7 +146,7 @@ impl Worker {
         let (how, outcome) = match &ended {
             Ended::Finished { result, meta } => {
                 let ttl_ms = u64::from(self.policy.load().idempotency.ttl_seconds) * 1000;
-                let key = Some((&*meta.mcp_sidecar.key, ttl_ms)).filter(|(key, _)| !key.is_empty());
+                let key = meta.mcp_sidecar.as_ref().map(|own| (&*own.key, ttl_ms)).filter(|(key, _)| !key.is_empty());
                 (Settlement::Finished { result, key }, RunOutcome::Finished)
             }
             Ended::Failed(message, outcome) => (Settlement::Failed { message }, *outcome),
@@ -164,26 +167,31 @@ impl Worker {
     }
 
     async fn execute(&self, queue: &Queue, claim: &Claim) -> Ended {
-        if !meta::is_sealed(&self.settings.key, queue.driver(), claim.id, &claim.meta, &claim.mac) {
+        let policy = self.policy.load_full();
+        let sealed = meta::is_sealed(&self.settings.key, queue.driver(), claim.id, &claim.meta, &claim.mac);
+        let foreign = claim.mac.is_empty() && queue.driver() == Driver::Stask && policy.queue.accept_foreign;
+        if !sealed && !foreign {
             tracing::warn!(task.id = claim.id, "jobs: a task's row is not as it was made here; it is not run");
             return Ended::Failed("The task was not made here", RunOutcome::Forged);
         }
-        let Ok(meta) = serde_json::from_str::<Meta>(&claim.meta) else {
+        let Ok(mut meta) = serde_json::from_str::<Meta>(&claim.meta) else {
             return Ended::Failed("The task cannot be read", RunOutcome::Forged);
         };
+        if !sealed {
+            // Whoever wrote the row could have written anything here.
+            meta.mcp_sidecar = None;
+        }
         if claim.attempt > claim.max_attempts {
             return Ended::Failed("Workers were lost while they ran this task", RunOutcome::Failed);
         }
-        let policy = self.policy.load_full();
-        let call = meta.call();
-        if let Err(denial) = judge(&policy, &meta.server_handle, &meta.mcp_sidecar.principal, &call) {
+        let (principal, call) = (meta.principal(), meta.call());
+        if let Err(denial) = judge(&policy, &meta.server_handle, &principal, &call) {
             tracing::info!(task.id = claim.id, deny.code = denial.reason.code(), "jobs: a task is denied today");
             return Ended::Failed(denial.reason.message(), RunOutcome::Denied);
         }
         let mut caller = meta.caller();
         if policy.security.hide_denied_tools
-            && let (Some(server), Some(principal)) =
-                (policy.server(&meta.server_handle), meta.mcp_sidecar.principal.restore())
+            && let (Some(server), Some(principal)) = (policy.server(&meta.server_handle), principal.restore())
         {
             caller.may_call_tools = may_call_tools(&policy, server, &principal);
         }

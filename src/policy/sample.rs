@@ -104,7 +104,12 @@ impl Snapshot {
             compat: Compat::default(),
             acl: AclPolicy { permission: "emcp".to_owned() },
             actor: Actor::Initiator,
-            queue: QueuePolicy { driver: QueueDriver::Own, failover: Failover::Fail, max_attempts: 3 },
+            queue: QueuePolicy {
+                driver: QueueDriver::Own,
+                failover: Failover::Fail,
+                max_attempts: 3,
+                accept_foreign: false,
+            },
             idempotency: IdempotencyPolicy { header: "idempotency-key".to_owned(), ttl_seconds: 86_400 },
             servers: vec![Arc::new(server)],
             unknown_handle: "unknown".into(),

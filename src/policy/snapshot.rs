@@ -246,6 +246,8 @@ pub struct QueuePolicy {
     pub failover: Failover,
     /// How often a task is tried while the infrastructure fails; at least 1.
     pub max_attempts: u32,
+    /// Whether tasks in sTask's table that others made are run.
+    pub accept_foreign: bool,
 }
 
 /// `idempotency.*`.

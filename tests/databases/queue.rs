@@ -181,9 +181,17 @@ async fn stasks_own_tables_are_written_in_its_shape_and_what_it_ends_stays_ended
         place
             .run("INSERT INTO evo_s_tasks (identifier, action, status) VALUES ('emcp_dispatch', 'dispatch', 30)")
             .await;
+        // Nor one that sTask's own worker would take, unless it is taken over.
+        let foreign = "INSERT INTO evo_s_tasks (identifier, action, priority, meta) VALUES \
+                       ('emcp_dispatch', 'dispatch', 'high', 'foreign'), ('other', 'dispatch', 'high', 'other')";
+        place.run(foreign).await;
         let claim = queue.claim("w", LEASE).await.expect("it answers").expect("one is due");
         assert_eq!(claim.id, id, "{name}");
         assert_eq!(queue.claim("w", LEASE).await.expect("it answers"), None, "{name}");
+        assert_eq!(queue.adopt().await.expect("it answers"), 1, "{name}");
+        assert_eq!(queue.adopt().await.expect("it answers"), 0, "{name}");
+        let foreign = queue.claim("w", LEASE).await.expect("it answers").expect("it was taken over");
+        assert_eq!((&*foreign.meta, &*foreign.mac), ("foreign", ""), "{name}");
         place.run("UPDATE evo_s_tasks SET status = 100").await;
         let finished = Settlement::Finished { result: "1", key: None };
         assert!(!queue.settle(&claim, "w", finished).await.expect("it answers"), "{name}");

@@ -212,6 +212,56 @@ fn a_task_runs_by_the_policy_of_the_day_and_its_failure_is_seen() {
 }
 
 #[test]
+fn two_hundred_requests_over_two_sidecars_make_one_task() {
+    let first = start().go();
+    let shared = |key: &str, file: &str| {
+        let scheme = if key == "url" { "sqlite://" } else { "" };
+        format!("queue_worker.{key}={:?}", format!("{scheme}{}", first.data().join(file).display()))
+    };
+    let second = start().set(shared("url", "queue.sqlite")).set(shared("key_file", "queue.key")).go();
+    let alice = Token::of("alice");
+    let answers: Vec<Response> = std::thread::scope(|scope| {
+        let (alice, first, second) = (&alice, &first, &second);
+        let asked: Vec<_> = (0..200)
+            .map(|number| {
+                let sidecar = if number % 2 == 0 { first } else { second };
+                scope.spawn(move || dispatch(sidecar, alice, &search(1), Some("one")))
+            })
+            .collect();
+        asked.into_iter().map(|asking| asking.join().expect("no panic")).collect()
+    });
+    let mut made = 0;
+    let mut ids = std::collections::BTreeSet::new();
+    for answer in answers {
+        assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
+        let body = answer.json();
+        made += usize::from(body["reused"] == false);
+        ids.insert(body["task_id"].to_string());
+    }
+    assert_eq!((made, ids.len()), (1, 1), "{ids:?}");
+    assert_eq!(ended(&second, &alice, &search(1), "one")["status"], "completed");
+    first.finish();
+    second.finish();
+}
+
+#[test]
+fn without_verified_callers_keys_count_for_nothing() {
+    let sidecar = start().policy("auth.mode", "none").go();
+    let alice = Token::of("alice");
+    let ids: Vec<_> = (0..2)
+        .map(|_| {
+            let answer = dispatch(&sidecar, &alice, &search(1), Some("k"));
+            assert_eq!(answer.status, 202, "{}", answer.text());
+            let body = answer.json();
+            assert_eq!((&body["reused"], &body["idempotency_key"]), (&json!(false), &Value::Null));
+            body["task_id"].clone()
+        })
+        .collect();
+    assert_ne!(ids[0], ids[1]);
+    sidecar.finish();
+}
+
+#[test]
 fn workers_that_are_killed_lose_no_task_and_complete_none_twice() {
     const TASKS: usize = 40;
     let sidecar = start().set("queue_worker.inside=false").go();

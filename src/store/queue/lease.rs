@@ -5,7 +5,7 @@ use std::time::Duration;
 use sea_query::Value;
 
 use crate::store::Error;
-use crate::store::queue::{Queue, Status, retried};
+use crate::store::queue::{IDENTIFIER, Priority, Queue, Status, retried};
 
 /// How many tasks are looked at for one that nobody else has taken meanwhile.
 const CANDIDATES: u32 = 16;
@@ -116,6 +116,37 @@ impl Queue {
         }
         work.commit().await?;
         Ok(None)
+    }
+
+    /// Takes over tasks of sTask's that others made and nobody has begun: they get a lease without a code. How many.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn adopt(&self) -> Result<u64, Error> {
+        retried!(self, self.try_adopt())
+    }
+
+    async fn try_adopt(&self) -> Result<u64, Error> {
+        let mut work = self.begin().await?;
+        let sql = self.sql(&format!(
+            "SELECT t.id, t.priority FROM {{tasks}} t LEFT JOIN {{leases}} l ON l.task_id = t.id \
+             WHERE l.task_id IS NULL AND t.identifier = ? AND t.action = 'dispatch' AND t.status = 10 \
+             AND (t.start_at IS NULL OR t.start_at <= {{now}}) ORDER BY t.id LIMIT {CANDIDATES}"
+        ));
+        let found = work.fetch(&sql, vec![IDENTIFIER.into()]).await?;
+        let mut adopted = 0;
+        for row in &found {
+            let id = row.integer(0)?;
+            let priority = row.text(1)?.and_then(|word| Priority::of(&word)).unwrap_or_default();
+            let sql = self.sql("UPDATE {tasks} SET status = 30, updated_at = {now} WHERE id = ? AND status = 10");
+            if work.execute(&sql, vec![id.into()]).await? == 1 {
+                let sql = self.sql("INSERT INTO {leases} (task_id, mac, urgency) VALUES (?, '', ?)");
+                work.execute(&sql, vec![id.into(), (priority as i64).into()]).await?;
+                adopted += 1;
+            }
+        }
+        work.commit().await?;
+        Ok(adopted)
     }
 
     /// Keeps a task for another `lease` from now; `false` when it is this worker's no more.
