@@ -1,12 +1,19 @@
 //! A process that only works off the task queue.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 
+use crate::admin::settings;
+use crate::app::control::Panel;
 use crate::app::jobs::RunningJobs;
 use crate::app::plan::Plan;
 use crate::app::policy::{PolicyInputs, PolicyStore};
+use crate::app::process::{doors, observe};
 use crate::app::signals::{Asked, Signals};
 use crate::base::{Clock, SystemClock};
 use crate::config;
@@ -15,14 +22,14 @@ use crate::policy::QueueDriver;
 use crate::store::Pool;
 use crate::telemetry::Metrics;
 
-/// Works until a signal ends it; with `once`, until nothing is due.
+/// Works until a signal ends it; with `once`, until nothing is due. Metrics and health are read at `admin`.
 ///
 /// # Errors
 /// When the files name no queue, or something cannot start; with `once`, when the queue does not answer.
-pub async fn work(plan: Plan, once: bool) -> anyhow::Result<()> {
+pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut signals = Signals::take()?;
-    let Some(settings) = plan.executor else { bail!("a worker needs executor.toml") };
+    let Some(site) = plan.executor else { bail!("a worker needs executor.toml") };
     let inputs = PolicyInputs {
         files: plan.files,
         overrides: plan.overrides,
@@ -38,9 +45,13 @@ pub async fn work(plan: Plan, once: bool) -> anyhow::Result<()> {
         bail!("the policy names no queue: set queue.driver to \"own\" or \"stask\"");
     }
     let metrics = Metrics::new(&[])?;
-    let pool = Pool::open(&settings.database).context("database")?;
-    let executor = Arc::new(Executor::new(pool, Arc::clone(policy.current()), &settings.executor, metrics.executor()?));
-    let mut jobs = RunningJobs::new(&settings, &executor, policy.current(), &metrics)?;
+    {
+        let policy = policy.current().load();
+        metrics.policy(policy.revision, &policy.digest, policy.loaded_at_ms);
+    }
+    let pool = Pool::open(&site.database).context("database")?;
+    let executor = Arc::new(Executor::new(pool, Arc::clone(policy.current()), &site.executor, metrics.executor()?));
+    let mut jobs = RunningJobs::new(&site, &executor, policy.current(), &metrics)?;
     let Some(worker) = jobs.worker.clone() else { bail!("executor.toml has no [queue_worker]") };
     let _watch = match policy.path() {
         Some(path) => {
@@ -50,6 +61,26 @@ pub async fn work(plan: Plan, once: bool) -> anyhow::Result<()> {
         }
         None => None,
     };
+    let (_closed, closing) = watch::channel(false);
+    if admin.is_some() {
+        let panel = Arc::new(Panel {
+            policy: Arc::clone(&policy),
+            metrics: Arc::clone(&metrics),
+            log: None,
+            gateway: None,
+            limits: None,
+            verifier: None,
+            audit: None,
+            executor: Some(Arc::clone(&executor)),
+            executor_problem: Arc::new(Mutex::new(None)),
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+            started_ms: clock.now_ms(),
+        });
+        tokio::spawn(observe(Arc::clone(&executor), Arc::clone(&panel)));
+        let doors_at = settings::Settings { listen: admin, hosts: Vec::new(), control: None };
+        doors(Some(&doors_at), "--admin", &panel, &closing)?;
+    }
     let asked_to_stop = async {
         loop {
             match signals.next().await {

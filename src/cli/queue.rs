@@ -1,4 +1,5 @@
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -36,6 +37,9 @@ pub struct WorkerArgs {
     /// End when nothing is due, as for cron
     #[arg(long)]
     once: bool,
+    /// Where metrics and health are read
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "once")]
+    admin: Option<SocketAddr>,
     #[command(flatten)]
     queue: QueueArgs,
 }
@@ -117,7 +121,7 @@ impl QueueArgs {
 pub fn worker(args: WorkerArgs) -> anyhow::Result<()> {
     let plan = args.queue.plan()?;
     let _log = log(&Log::default())?;
-    runtime()?.block_on(work(plan, args.once))
+    runtime()?.block_on(work(plan, args.once, args.admin))
 }
 
 /// Shows or changes tasks.
@@ -170,4 +174,22 @@ fn table(tasks: &[Value]) -> String {
         ));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_task_is_a_line_whatever_its_texts_hold() {
+        let task = json!({"id": 17, "status": "failed", "method": "tools/call", "tool": "evo.content.get",
+            "attempts": 3, "max_attempts": 3, "created_at": "2026-01-02 03:04:05", "message": "a\u{1b}[31m\nb"});
+        let lines = table(&[task]);
+        let lines: Vec<&str> = lines.lines().collect();
+        assert_eq!(lines.len(), 2);
+        let expected = "      17  failed       3/3  2026-01-02 03:04:05  evo.content.get          a[31mb";
+        assert_eq!(lines[1], expected);
+    }
 }

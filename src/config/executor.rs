@@ -148,6 +148,7 @@ fn queue_worker(
         lease: section.duration("lease", defaults.lease),
         timeout: section.duration("timeout", defaults.timeout),
         drain: section.duration("drain", defaults.drain),
+        keep: Duration::from_secs(86_400) * section.integer("keep_days", (1, 3650), Some(30)),
         backoff: section.duration("backoff", defaults.backoff),
         ..defaults
     };

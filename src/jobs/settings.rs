@@ -22,6 +22,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// `queue_worker.drain` (20 s): how long runs at work may go on when the worker is told to stop.
     pub drain: Duration,
+    /// `queue_worker.keep_days` (30): for so long ended tasks in our own table are kept.
+    pub keep: Duration,
     /// `queue_worker.backoff` (2 s): before the second attempt; doubles with each, up to 5 minutes.
     pub backoff: Duration,
 }
@@ -39,6 +41,7 @@ impl Settings {
             lease: Duration::from_secs(30),
             timeout: Duration::from_secs(300),
             drain: Duration::from_secs(20),
+            keep: Duration::from_secs(30 * 86_400),
             backoff: Duration::from_secs(2),
         }
     }

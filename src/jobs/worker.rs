@@ -236,6 +236,7 @@ impl Worker {
         let swept = async {
             queue.register().await?;
             queue.sweep().await?;
+            queue.prune(self.settings.keep).await?;
             self.metrics.depth(queue.depth().await?);
             Ok::<(), Error>(())
         };

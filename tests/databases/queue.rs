@@ -151,8 +151,10 @@ async fn each_task_has_one_worker_and_one_completion() {
         }
         assert_eq!((done.len(), done.values().sum::<usize>()), (TASKS, TASKS), "{}", place.name);
         assert_eq!(queue.depth().await.expect("it answers"), [0, 0, 0, TASKS as u64, 0], "{}", place.name);
+        assert_eq!(queue.prune(LEASE).await.expect("it answers"), 0, "{}", place.name);
         let tasks = queue.list(Some(Status::Finished), 100).await.expect("it answers");
         assert!(tasks.iter().all(|task| task.result == task.meta && task.progress == 100 && task.attempts == 1));
+        assert_eq!(queue.prune(Duration::ZERO).await.expect("it answers"), TASKS as u64, "{}", place.name);
         assert!(tasks.iter().all(|task| task.created_at.starts_with("20") && task.finished_at.starts_with("20")));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Request, Response, Sidecar, Start, Token, eventually};
+use crate::harness::{Client, Request, Response, Sidecar, Start, Token, eventually, vacant};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -281,6 +281,8 @@ fn workers_that_are_killed_lose_no_task_and_complete_none_twice() {
     for round in 1..=4 {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sidecar"));
         command.arg("worker").arg("--data").arg(sidecar.data()).arg("--policy").arg(sidecar.policy_file());
+        let admin = vacant();
+        command.args(["--admin", &admin.to_string()]);
         command.args(["--set", "queue_worker.lease=1s"]).stdout(Stdio::null()).stderr(Stdio::null());
         let mut worker = Killed(command.spawn().expect("the binary runs"));
         let enough = if round == 4 { TASKS } else { round * 5 };
@@ -288,6 +290,11 @@ fn workers_that_are_killed_lose_no_task_and_complete_none_twice() {
             assert!(worker.0.try_wait().expect("can be asked").is_none(), "the worker ended by itself");
             (completed().len() >= enough).then_some(())
         });
+        if round == 4 {
+            let request = Request::new("GET", "/metrics").header("Connection", "close");
+            let metrics = Client::connect(admin).round_trip(&request).text();
+            assert!(metrics.contains("mcp_sidecar_queue_runs_total{outcome=\"finished\"}"), "{metrics}");
+        }
     }
     for task in completed() {
         let (_, shown) = operator(&sidecar, &["tasks", "show", &task["id"].to_string(), "--json"]);

@@ -86,7 +86,7 @@ impl Queue {
             }
             if work.execute(&run, vec![id.into()]).await? == 0 {
                 // Somebody ended it in sTask's own screens.
-                let sql = self.sql("UPDATE {leases} SET open = 0, holder = NULL, until_ms = 0 WHERE task_id = ?");
+                let sql = self.sql("UPDATE {leases} SET open = 0, holder = NULL, until_ms = 0, not_before_ms = {now_ms} WHERE task_id = ?");
                 work.execute(&sql, vec![id.into()]).await?;
                 continue;
             }

@@ -129,7 +129,9 @@ impl Queue {
     pub async fn cancel(&self, id: i64) -> Result<Result<(), Undone>, Error> {
         retried!(self, async {
             let mut work = self.begin().await?;
-            let sql = self.sql("UPDATE {leases} SET open = 0, holder = NULL, until_ms = 0 WHERE task_id = ?");
+            let sql = self.sql(
+                "UPDATE {leases} SET open = 0, holder = NULL, until_ms = 0, not_before_ms = {now_ms} WHERE task_id = ?",
+            );
             work.execute(&sql, vec![id.into()]).await?;
             let sql = self.sql(
                 "UPDATE {tasks} SET status = 100, message = 'Cancelled', finished_at = {now}, updated_at = {now} \

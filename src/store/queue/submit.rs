@@ -1,9 +1,11 @@
 //! New tasks, and requests that were seen before.
 
+use std::time::Duration;
+
 use sea_query::Value;
 
 use crate::store::queue::writer::Work;
-use crate::store::queue::{IDENTIFIER, Priority, Queue, Status, retried};
+use crate::store::queue::{Driver, IDENTIFIER, Priority, Queue, Status, retried};
 use crate::store::{Dialect, Error, Row};
 
 /// What sTask's screens show while a task waits.
@@ -148,6 +150,39 @@ impl Queue {
             work.commit().await?;
             Ok::<_, Error>(gone)
         })
+    }
+
+    /// Forgets what ended longer ago than `keep`: of our own driver the tasks, where no key asks for them any more, and
+    /// of both what is known of their runs. How many tasks.
+    ///
+    /// # Errors
+    /// When the database does not do it.
+    pub async fn prune(&self, keep: Duration) -> Result<u64, Error> {
+        retried!(self, self.try_prune(keep))
+    }
+
+    async fn try_prune(&self, keep: Duration) -> Result<u64, Error> {
+        let keep = ms(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX));
+        let mut work = self.begin().await?;
+        let mut gone = 0;
+        if self.driver == Driver::Own {
+            let sql = self.sql(
+                "DELETE FROM {tasks} WHERE status IN (80, 100) AND id IN (SELECT task_id FROM {leases} \
+                 WHERE open = 0 AND not_before_ms <= {now_ms} - ?) \
+                 AND NOT EXISTS (SELECT 1 FROM {keys} WHERE {keys}.task_id = {tasks}.id)",
+            );
+            gone = work.execute(&sql, vec![keep.into()]).await?;
+        }
+        for sql in [
+            "DELETE FROM {leases} WHERE open = 0 AND not_before_ms <= {now_ms} - ? \
+             AND NOT EXISTS (SELECT 1 FROM {tasks} WHERE {tasks}.id = {leases}.task_id)",
+            "DELETE FROM {attempts} WHERE started_ms <= {now_ms} - ? \
+             AND NOT EXISTS (SELECT 1 FROM {tasks} WHERE {tasks}.id = {attempts}.task_id)",
+        ] {
+            work.execute(&self.sql(sql), vec![keep.into()]).await?;
+        }
+        work.commit().await?;
+        Ok(gone)
     }
 
     /// Takes the key; what is known of it where somebody has it.

@@ -88,6 +88,28 @@ async fn a_task_that_waits_for_its_next_attempt_is_not_due() {
 }
 
 #[tokio::test]
+async fn what_ended_long_ago_is_forgotten_once_no_key_asks_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(&directory);
+    let waiting = submit(&queue, Priority::Low).await;
+    let ended = submit(&queue, Priority::High).await;
+    let key = |ttl_ms| Key { id: "k", payload_hash: "h", trace_id: "t", ttl_ms };
+    let task =
+        NewTask { meta: "{}", started_by: None, priority: Priority::High, max_attempts: 3, seal: &|_| String::new() };
+    let Submitted::New(keyed) = queue.submit(&task, Some(key(60_000))).await.unwrap() else { panic!("it is new") };
+    for id in [ended, keyed] {
+        let claim = queue.claim("w", LEASE).await.unwrap().unwrap();
+        assert_eq!(claim.id, id);
+        assert!(queue.settle(&claim, "w", Settlement::Finished { result: "1", key: None }).await.unwrap());
+    }
+    assert_eq!(queue.prune(LEASE).await.unwrap(), 0, "it has just ended");
+    assert_eq!(queue.prune(Duration::ZERO).await.unwrap(), 1);
+    let left: Vec<i64> = queue.list(None, 10).await.unwrap().iter().map(|task| task.id).collect();
+    assert_eq!((left, queue.attempts(ended).await.unwrap()), (vec![keyed, waiting], Vec::new()));
+    assert_eq!(queue.claim("w", LEASE).await.unwrap().map(|claim| claim.id), Some(waiting));
+}
+
+#[tokio::test]
 async fn operators_cancel_what_has_not_ended_and_retry_what_failed() {
     let directory = tempfile::tempdir().unwrap();
     let queue = queue(&directory);
