@@ -10,6 +10,7 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod executor;
+pub mod jobs;
 pub mod limits;
 pub mod origin;
 pub mod policy;

@@ -28,6 +28,7 @@ fn load(kind: &str, name: &str, text: &str, set: Vec<(String, String)>) -> (Resu
     let key = "k".repeat(32);
     let environment = [
         ("EXECUTOR_KEY", key.as_str()),
+        ("QUEUE_KEY", &key),
         ("REDIS_URL", "redis://redis.internal:6379"),
         ("SAPI_JWT_SECRET", &key),
         ("SITE_DATABASE_PASSWORD", "word"),
@@ -136,7 +137,12 @@ fn generic(key: &str) -> String {
 #[test]
 fn every_example_of_the_manual_loads() {
     let mut kinds = BTreeSet::new();
-    for (kind, over, text) in examples(&manual()) {
+    // Of the page on dispatch, what a file's name stands before.
+    let page = std::fs::read_to_string(here("docs/DISPATCH.md")).expect("docs/DISPATCH.md");
+    let files = page.split("<!-- file: ").skip(1).map(|part| part.split("\n```\n").next().unwrap_or(""));
+    let dispatch: String = files.map(|part| format!("<!-- file: {part}\n```\n")).collect();
+    assert_eq!(examples(&dispatch).len(), 2);
+    for (kind, over, text) in examples(&manual()).into_iter().chain(examples(&dispatch)) {
         let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
         let (result, _) = if over {
             let mut set = Vec::new();

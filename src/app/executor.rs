@@ -5,6 +5,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::app::jobs::RunningJobs;
 use crate::app::process::unavailable;
 use crate::config;
 use crate::executor::{Executor, Listen, Listener, serve};
@@ -24,6 +25,7 @@ pub async fn demo_site(path: &std::path::Path, documents: u32) -> anyhow::Result
 /// The tool executor of this process.
 pub struct RunningExecutor {
     pub executor: Arc<Executor>,
+    jobs: RunningJobs,
     task: JoinHandle<std::io::Result<()>>,
     stop: watch::Sender<bool>,
 }
@@ -39,8 +41,9 @@ impl RunningExecutor {
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         let pool = Pool::open(&plan.database).context("database")?;
-        let executor = Executor::new(pool, policy, &plan.executor, metrics.executor()?);
+        let executor = Executor::new(pool, Arc::clone(&policy), &plan.executor, metrics.executor()?);
         let executor = Arc::new(executor.with_sessions(plan.sessions.clone()).context("executor.manager.redis_url")?);
+        let mut jobs = RunningJobs::new(plan, &executor, &policy, metrics)?;
         let listener = Listener::bind(&plan.executor.listen).await.map_err(|error| match &plan.executor.listen {
             Listen::Unix(path) => unavailable(error, path.display(), "executor.socket"),
             Listen::Tcp { address, .. } => unavailable(error, address, "executor.listen"),
@@ -50,12 +53,16 @@ impl RunningExecutor {
         let task = tokio::spawn(serve(listener, served, async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         }));
-        Ok(Self { executor, task, stop })
+        if plan.queue_worker.as_ref().is_some_and(|settings| settings.inside) {
+            jobs.start();
+        }
+        Ok(Self { executor, jobs, task, stop })
     }
 
     /// Stops accepting and waits for calls in progress, at most `limit`.
     pub async fn stop(self, limit: std::time::Duration) {
         self.stop.send_replace(true);
+        self.jobs.stop().await;
         let abort = self.task.abort_handle();
         if tokio::time::timeout(limit, self.task).await.is_err() {
             abort.abort();

@@ -155,7 +155,7 @@ async fn serve(signals: &mut Signals, panel: &Arc<Panel>, sidecar: Option<&Runni
 }
 
 /// Opens the admin listener and the control socket.
-fn doors(
+pub(in crate::app) fn doors(
     settings: Option<&admin::Settings>,
     key: &str,
     panel: &Arc<Panel>,
@@ -217,7 +217,7 @@ async fn observe_limits(limits: Arc<Limits>, policy: Arc<PolicyStore>) {
 }
 
 /// Asks the executor's database once a second, so that `/readyz` can answer at once.
-async fn observe(executor: Arc<Executor>, panel: Arc<Panel>) {
+pub(in crate::app) async fn observe(executor: Arc<Executor>, panel: Arc<Panel>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

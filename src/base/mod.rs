@@ -9,5 +9,5 @@ mod secret;
 
 pub use address::{AddressRange, client_network};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use principal::{Context, Digest, Principal};
+pub use principal::{Context, Digest, Principal, PrincipalRecord};
 pub use secret::Secret;

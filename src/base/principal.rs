@@ -133,6 +133,23 @@ impl Principal {
         }
     }
 
+    /// What is written down, to be judged again later. `jti` is the token's.
+    #[must_use]
+    pub fn record(&self, jti: Option<&str>) -> PrincipalRecord {
+        PrincipalRecord {
+            context: self.context.as_str().to_owned(),
+            issuer: self.issuer.clone(),
+            // An anonymous caller is its address.
+            subject: match self.context {
+                Context::Cli => self.identity.strip_prefix("ip:").unwrap_or_default().to_owned(),
+                _ => self.subject.clone(),
+            },
+            user_id: self.user_id,
+            scopes: self.scopes.clone(),
+            jti: jti.map(str::to_owned),
+        }
+    }
+
     /// Where the identity comes from.
     #[must_use]
     pub const fn context(&self) -> Context {
@@ -188,6 +205,30 @@ impl Principal {
     }
 }
 
+/// A principal as it is written down. Its credential's end is left out: it was good when it was used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PrincipalRecord {
+    /// `api`, `cli`.
+    pub context: String,
+    pub issuer: String,
+    pub subject: String,
+    pub user_id: Option<u64>,
+    pub scopes: Vec<String>,
+    pub jti: Option<String>,
+}
+
+impl PrincipalRecord {
+    /// The principal; `None` when this is no record of one.
+    #[must_use]
+    pub fn restore(&self) -> Option<Principal> {
+        match &*self.context {
+            "api" => Some(Principal::api(&self.issuer, &self.subject, self.user_id, self.scopes.clone(), None)),
+            "cli" => self.subject.parse().ok().map(Principal::anonymous),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +241,19 @@ mod tests {
         assert_eq!(digest("203.0.113.7"), digest("::ffff:203.0.113.7"));
         assert_ne!(digest("203.0.113.7"), digest("203.0.113.8"));
         assert_eq!(&**Principal::anonymous("2001:db8::1".parse().expect("an address")).identity(), "ip:2001:db8::1");
+    }
+
+    #[test]
+    fn what_is_written_down_of_a_principal_is_that_principal_again() {
+        let scopes = vec!["mcp:call".to_owned()];
+        for principal in [
+            Principal::api("i", "alice", Some(7), scopes.clone(), None),
+            Principal::api("", "alice", None, scopes, None),
+            Principal::anonymous(IpAddr::from([203, 0, 113, 1])),
+        ] {
+            assert_eq!(principal.record(None).restore(), Some(principal));
+        }
+        assert_eq!(PrincipalRecord { context: "root".to_owned(), ..PrincipalRecord::default() }.restore(), None);
     }
 
     #[test]

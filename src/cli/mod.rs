@@ -9,6 +9,7 @@ mod load;
 mod local;
 mod make;
 pub mod permission;
+mod queue;
 mod servers;
 mod service;
 mod smoke;
@@ -37,6 +38,10 @@ enum Command {
     Proxy(service::ProxyArgs),
     /// Run the tool executor, from conf/executor.toml and conf/policy.toml
     Executor(service::ExecutorArgs),
+    /// Run calls that were dispatched, from the task queue
+    Worker(queue::WorkerArgs),
+    /// Look at the task queue, end tasks, have them run again
+    Tasks(queue::TasksArgs),
     /// Validate the configuration files, and show every problem with its place
     Check(check::Args),
     /// Mint a development token from the configured secret
@@ -68,6 +73,8 @@ pub fn run() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Proxy(args) => service::proxy(args),
         Command::Executor(args) => service::executor(args),
+        Command::Worker(args) => queue::worker(args),
+        Command::Tasks(args) => queue::tasks(args),
         Command::Check(args) => return ExitCode::from(check::run(args)),
         Command::Token(args) => token::command(&args),
         Command::Explain(args) => explain::command(&args),

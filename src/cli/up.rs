@@ -17,6 +17,12 @@ use crate::config::embedded;
 /// How long the printed token lives, in seconds.
 const TOKEN_TTL_S: u64 = 12 * 3600;
 
+/// Files of the data directory.
+const SITE: &str = "demo.sqlite";
+const SOCKET: &str = "executor.sock";
+/// Proves which tasks are ours; made on first use.
+const QUEUE_KEY: &str = "queue.key";
+
 /// Try it: everything in one process.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -64,19 +70,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ok(secret) if !secret.is_empty() => Secret::new(secret),
         _ => key(&data)?,
     };
-    let site = data.join("demo.sqlite");
-    let socket = data.join("executor.sock");
-    let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
+    let site = data.join(SITE);
     let builtin = [
         ("listen.http", format!("[\"{}\"]", args.listen)),
         ("admin.listen", format!("\"{}\"", args.admin)),
         ("control.socket", quoted(&data.join("control.sock"))),
         ("audit.dir", quoted(&data.join("audit"))),
-        ("upstreams.executor.socket", quoted(&socket)),
-        ("executor.socket", quoted(&socket)),
-        ("database.url", quoted(Path::new(&format!("sqlite://{}", site.display())))),
+        ("upstreams.executor.socket", quoted(&data.join(SOCKET))),
+        ("queue_worker.inside", "true".to_owned()),
+        ("queue_worker.drain", "\"2s\"".to_owned()),
     ];
-    let mut builtin: Vec<(&str, &str)> = builtin.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    make_key(&data.join(QUEUE_KEY))?;
+    let shared = executor_keys(&data);
+    let builtin = builtin.iter().chain(&shared);
+    let mut builtin: Vec<(&str, &str)> = builtin.map(|(key, value)| (*key, value.as_str())).collect();
     if args.config.is_none() {
         // Nobody balances load over what somebody tries out at a terminal.
         builtin.push(("timeouts.ready_lag", "\"1ms\""));
@@ -113,6 +120,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             false => error,
         }
     })
+}
+
+/// What executor.toml is told about a data directory, by `up` and by what works beside it.
+pub(super) fn executor_keys(data: &Path) -> [(&'static str, String); 4] {
+    let file = |name: &str| quoted(Path::new(&format!("sqlite://{}", data.join(name).display())));
+    [
+        ("executor.socket", quoted(&data.join(SOCKET))),
+        ("database.url", file(SITE)),
+        ("queue_worker.url", file("queue.sqlite")),
+        ("queue_worker.key_file", quoted(&data.join(QUEUE_KEY))),
+    ]
+}
+
+fn quoted(path: &Path) -> String {
+    toml::Value::String(path.display().to_string()).to_string()
 }
 
 fn announce(up: &crate::app::Up, secret: &Secret) {
@@ -161,15 +183,19 @@ fn announce(up: &crate::app::Up, secret: &Secret) {
 
 /// The data directory's key, made on first use: 32 random bytes as base64url.
 fn key(data: &Path) -> anyhow::Result<Secret> {
-    let path = data.join("jwt.key");
+    make_key(&data.join("jwt.key"))?;
+    read_key(data)
+}
+
+fn make_key(path: &Path) -> anyhow::Result<()> {
     if !path.exists() {
         let mut bytes = [0_u8; 32];
         rand::rng().fill_bytes(&mut bytes);
         let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
     }
-    read_key(data)
+    Ok(())
 }
 
 /// Reads the key that [`key`] made.

@@ -4,8 +4,8 @@
 //! looser: a warning too many costs a look, one too few hides a hole.
 
 use crate::policy::{
-    Actor, AuthMode, LimitsPolicy, ManagerPolicy, OnStoreFailure, PatternSet, ScopeMap, Server, Snapshot, StreamPolicy,
-    TokenPolicy,
+    Actor, AuthMode, LimitsPolicy, ManagerPolicy, OnStoreFailure, PatternSet, QueueDriver, ScopeMap, Server, Snapshot,
+    StreamPolicy, TokenPolicy,
 };
 
 /// Sentences, each about one key.
@@ -103,6 +103,9 @@ pub fn loosened(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     found.when(old.acl != new.acl, "acl.permission changed");
     manager(&mut found, &old.manager, &new.manager);
     found.when(old.actor != new.actor && new.actor != Actor::Initiator, "actor: calls act as another user");
+    let takes = |policy: &Snapshot| policy.queue.driver != QueueDriver::Off;
+    found.when(!takes(old) && takes(new), "queue.driver: calls may be dispatched");
+    found.on("queue.accept_foreign", old.queue.accept_foreign, new.queue.accept_foreign);
     for server in &new.servers {
         match old.server(&server.handle) {
             Some(before) => compare(&mut found, before, server),

@@ -8,6 +8,7 @@ pub const POLICY: &str = include_str!("../../conf/policy.toml");
 pub const UP_OVERRIDES: &[(&str, &str)] = &[
     ("stream.enabled", "true"),
     ("auth.token.enabled", "true"),
+    ("queue.driver", "\"own\""),
     ("compat.emcp_models", "true"),
     (
         "domain.models.allow",

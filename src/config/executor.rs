@@ -9,6 +9,7 @@ use crate::config::manager;
 use crate::config::reader::{Reader, Section};
 use crate::config::{EXECUTOR_KEYS, Effective, Overrides, Report, Source, all_keys};
 use crate::executor::settings as executor;
+use crate::jobs::settings as jobs;
 use crate::store::settings as store;
 
 /// A valid executor.toml.
@@ -20,6 +21,8 @@ pub struct Executor {
     /// `executor.admin`; without a control socket.
     pub admin: admin::Settings,
     pub database: store::Settings,
+    /// `queue_worker`: `None` without the table, and then nothing can be dispatched.
+    pub queue_worker: Option<jobs::Settings>,
 }
 
 /// Loads executor.toml.
@@ -101,15 +104,70 @@ pub fn inspect_executor(source: &Source, overrides: &Overrides) -> (Result<Execu
             max_lifetime: database.duration("max_lifetime", Duration::from_secs(1800)),
         };
         database.close();
-        root.refuse(
-            "queue_worker",
-            "belongs to asynchronous dispatch, which is not part of this version",
-            "remove the table: every call is answered at once",
-        );
+        let queue_worker = queue_worker(&root, &env, &settings);
         root.close();
-        Executor { executor: executor::Settings { listen }, sessions, admin: admin_settings, database: settings }
+        Executor {
+            executor: executor::Settings { listen },
+            sessions,
+            admin: admin_settings,
+            database: settings,
+            queue_worker,
+        }
     };
     reader.finish(value)
+}
+
+/// `queue_worker`: where tasks are kept, and how they are worked on. Where nothing is said of the connections, they are
+/// as those of `database`.
+fn queue_worker(
+    root: &Section<'_>,
+    env: &dyn Fn(&str) -> Option<String>,
+    database: &store::Settings,
+) -> Option<jobs::Settings> {
+    let section = root.section("queue_worker", false);
+    if !section.present() {
+        return None;
+    }
+    let prefix = section.text("prefix", Some(&database.prefix));
+    if !prefix.text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        let message = "`queue_worker.prefix` becomes part of table names";
+        section.reader.problem(prefix.place, message, "use letters, digits and _");
+    }
+    let store = store::Settings {
+        url: database_url(&section, env),
+        password: section.secret("password", env, false).map(|(secret, _)| secret),
+        prefix: prefix.text,
+        max_connections: section.integer("max_connections", (1, 1000), Some(4)),
+        // Those that ask at the same moment stand in line.
+        acquire_timeout: section.duration("acquire_timeout", Duration::from_secs(10)),
+        statement_timeout: section.duration("statement_timeout", Duration::from_secs(15)),
+        idle_timeout: database.idle_timeout,
+        max_lifetime: database.max_lifetime,
+    };
+    if section.lacks(&["key_env", "key_file"]) {
+        let fix = "set queue_worker.key_env or queue_worker.key_file; make one with: openssl rand -hex 32";
+        section.reader.problem(section.place, "`queue_worker` needs a key, which proves whose tasks are run", fix);
+    }
+    let key = key(&section, env).unwrap_or_else(|| Secret::new(""));
+    let defaults = jobs::Settings::new(store, key);
+    let second = Duration::from_secs(1);
+    let settings = jobs::Settings {
+        inside: section.boolean("inside", Some(false)),
+        concurrency: section.size("concurrency", (1, 256), Some(2), 1),
+        poll: section.duration("poll", defaults.poll),
+        lease: section.duration("lease", defaults.lease),
+        timeout: section.duration("timeout", defaults.timeout),
+        drain: section.duration("drain", defaults.drain),
+        keep: Duration::from_secs(86_400) * section.integer("keep_days", (1, 3650), Some(30)),
+        backoff: section.duration("backoff", defaults.backoff),
+        ..defaults
+    };
+    if settings.lease < second {
+        let place = section.node("lease").map_or(section.place, |node| node.place);
+        section.reader.problem(place, "`queue_worker.lease` is too short to be renewed in time", "use at least \"1s\"");
+    }
+    section.close();
+    Some(settings)
 }
 
 fn database_url(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> Secret {

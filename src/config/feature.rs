@@ -1,14 +1,10 @@
 //! The tables of eMCP's policy that are small, or whose feature is not part of this version.
 
 use crate::config::reader::Section;
-use crate::policy::{AclPolicy, Actor, I18n, Locale};
+use crate::policy::{AclPolicy, Actor, Failover, I18n, IdempotencyPolicy, Locale, QueueDriver, QueuePolicy};
 
 /// Tables of the contract that nothing here could honour: name, feature, what to do.
-const LATER: [(&str, &str, &str); 3] = [
-    ("queue", "asynchronous dispatch", "remove the table: every call is answered at once"),
-    ("idempotency", "asynchronous dispatch", "remove the table: a repeated call is a call of its own"),
-    ("rules", "free rules", "use scopes, the allow lists and the deny lists"),
-];
+const LATER: [(&str, &str, &str); 1] = [("rules", "free rules", "use scopes, the allow lists and the deny lists")];
 
 /// `acl`: what the manager's users need.
 pub(in crate::config) fn acl(root: &Section<'_>) -> AclPolicy {
@@ -19,7 +15,7 @@ pub(in crate::config) fn acl(root: &Section<'_>) -> AclPolicy {
         let message = format!("`acl.permission` is no name of a permission: {:?}", permission.text);
         section.reader.problem(permission.place, message, "use letters, digits and _, such as \"emcp\"");
     }
-    later(&section, "dispatch_permission", "asynchronous dispatch", "remove it");
+    later(&section, "dispatch_permission", "manager sessions", "remove it");
     section.close();
     AclPolicy { permission: permission.text }
 }
@@ -52,6 +48,36 @@ pub(in crate::config) fn actor(root: &Section<'_>) -> Actor {
     section.refuse("block_login", "is not read: this program logs nobody in", "block the user in the CMS");
     section.close();
     if service { Actor::Service { user_id: user_id.into() } } else { Actor::Initiator }
+}
+
+/// `queue`: where dispatched calls wait. Without the table nothing is dispatched.
+pub(in crate::config) fn queue(root: &Section<'_>) -> QueuePolicy {
+    use QueueDriver::{Off, Own, Stask, Sync};
+    let section = root.section("queue", false);
+    let drivers = [("off", Off), ("own", Own), ("stask", Stask), ("sync", Sync)];
+    let policy = QueuePolicy {
+        driver: section.choice("driver", &drivers, Some("off")),
+        failover: section.choice("failover", &[("fail", Failover::Fail), ("sync", Failover::Sync)], Some("fail")),
+        max_attempts: section.integer("max_attempts", (1, 100), Some(3)),
+        accept_foreign: section.boolean("accept_foreign", Some(false)),
+    };
+    section.refuse("poll_interval_ms", "is the worker's", "set queue_worker.poll in executor.toml");
+    section.close();
+    policy
+}
+
+/// `idempotency`: how long a repeated dispatch is known.
+pub(in crate::config) fn idempotency(root: &Section<'_>) -> IdempotencyPolicy {
+    let section = root.section("idempotency", false);
+    let header = section.text("header", Some("Idempotency-Key"));
+    if http::HeaderName::from_bytes(header.text.as_bytes()).is_err() {
+        let message = format!("`idempotency.header` is no header name: {:?}", header.text);
+        section.reader.problem(header.place, message, "use Idempotency-Key");
+    }
+    let ttl_seconds = section.integer("ttl_seconds", (60, 31_536_000), Some(86_400));
+    section.refuse("storage", "is not read: keys are kept in the queue's database", "remove it");
+    section.close();
+    IdempotencyPolicy { header: header.text.to_lowercase(), ttl_seconds }
 }
 
 /// Says of each table that belongs to a later version, that it does.

@@ -137,6 +137,7 @@ pub(in crate::config) fn read(
     let domain = domain(&root, compat.emcp_models);
     let (acl, actor) = (feature::acl(&root), feature::actor(&root));
     let i18n = feature::i18n(&root);
+    let (queue, idempotency) = (feature::queue(&root), feature::idempotency(&root));
     feature::refuse(&root);
     let servers =
         servers(&root, &auth.scope_map, &rate_limit, &limits, &stream, context.upstreams, overrides.local_servers);
@@ -161,6 +162,8 @@ pub(in crate::config) fn read(
         manager,
         actor,
         i18n,
+        queue,
+        idempotency,
         servers,
         unknown_handle: Arc::from("unknown"),
     }

@@ -1,7 +1,7 @@
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -12,6 +12,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 
 use crate::base::{Clock, Secret, SystemClock};
+use crate::executor::dispatch::{self, Dispatch};
 use crate::executor::listener::OwnUid;
 use crate::executor::observation::Observation;
 use crate::executor::rpc::{Answer, Desk};
@@ -24,7 +25,7 @@ use crate::telemetry::{ExecutorMetrics, ExecutorOutcome};
 
 /// Shorter keys are refused.
 const KEY_BYTES: usize = 32;
-const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(in crate::executor) const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// The tool executor: what answers, apart from where it listens.
 pub struct Executor {
@@ -37,6 +38,8 @@ pub struct Executor {
     pub(in crate::executor) metrics: Arc<ExecutorMetrics>,
     pub(in crate::executor) hashing: credentials::Hashing,
     manager: manager::Desk,
+    /// Who takes calls that are to be run later; without it they are refused.
+    pub(in crate::executor) desk: OnceLock<Arc<dyn Dispatch>>,
 }
 
 impl Executor {
@@ -56,6 +59,7 @@ impl Executor {
             metrics,
             hashing: credentials::Hashing::default(),
             manager: manager::Desk::default(),
+            desk: OnceLock::new(),
         }
     }
 
@@ -81,6 +85,11 @@ impl Executor {
 
     pub(in crate::executor) fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    /// Has calls taken that are to be run later. The first desk stays.
+    pub fn take_calls(&self, desk: Arc<dyn Dispatch>) {
+        let _ = self.desk.set(desk);
     }
 
     /// Brings the gauges of the database up to date; called when somebody scrapes.
@@ -133,12 +142,13 @@ pub async fn serve(
     }
 }
 
-/// `POST /mcp/{server}` and `POST /credentials`, and plain errors elsewhere.
+/// `POST /mcp/{server}` and `…/dispatch`, `POST /credentials`, and plain errors elsewhere.
 pub fn router(executor: Arc<Executor>) -> Router {
     Router::new()
         .route("/mcp/@manager", axum::routing::post(manager::answer).fallback(method_not_allowed))
         .route("/mcp/{server}", axum::routing::post(call).fallback(method_not_allowed))
         .route(CREDENTIALS_PATH, axum::routing::post(credentials::judge).fallback(method_not_allowed))
+        .route("/mcp/{server}/dispatch", axum::routing::post(dispatch::take).fallback(method_not_allowed))
         .fallback(async || refused(Reason::RouteNotFound, ""))
         .with_state(executor)
 }

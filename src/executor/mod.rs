@@ -12,6 +12,7 @@
 mod argument;
 mod content;
 mod credentials;
+mod dispatch;
 mod handshake;
 mod http;
 mod listener;
@@ -28,6 +29,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use dispatch::{Called, Dispatch, Submission};
 pub use http::{Executor, router, serve};
 pub use listener::Listener;
 pub use settings::{AuthRequest, Listen, Sessions, Settings};

@@ -107,6 +107,13 @@ fn snapshot() -> Snapshot {
             allow_origins: Vec::new(),
         },
         logging: LoggingPolicy { audit_enabled: true, redact_keys: Vec::new(), redactor: Redactor::default() },
+        queue: QueuePolicy {
+            driver: QueueDriver::Off,
+            failover: Failover::Fail,
+            max_attempts: 3,
+            accept_foreign: false,
+        },
+        idempotency: IdempotencyPolicy { header: "idempotency-key".to_owned(), ttl_seconds: 60 },
         trace: TracePolicy { header: "x-trace-id".to_owned(), generate_if_missing: true },
         domain: DomainPolicy {
             content_max_depth: 6,

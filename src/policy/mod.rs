@@ -26,7 +26,7 @@ pub use reason::{Reason, Wire};
 pub use redact::Redactor;
 pub use scope::ScopeMap;
 pub use snapshot::{
-    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, IdentitySource, LimitsPolicy, LoggingPolicy,
-    ManagerPolicy, OnStoreFailure, RateLimitPolicy, Routes, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy,
-    TokenPolicy, TracePolicy,
+    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, Failover, IdempotencyPolicy, IdentitySource,
+    LimitsPolicy, LoggingPolicy, ManagerPolicy, OnStoreFailure, QueueDriver, QueuePolicy, RateLimitPolicy, Routes,
+    SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy, TokenPolicy, TracePolicy,
 };

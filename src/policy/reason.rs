@@ -39,6 +39,12 @@ pub enum Reason {
     AuditUnavailable,
     Draining,
     UpstreamTimeout,
+    /// A dispatch that is none, or that asks for nothing that could be run.
+    InvalidPayload,
+    /// The key was used for another request.
+    IdempotencyConflict,
+    /// There is no queue, and no failover.
+    AsyncUnavailable,
     /// The strict parse refused the body.
     Parse(Refusal),
     /// `params` is no object or array (-32602).
@@ -89,6 +95,9 @@ impl Reason {
             Self::AuditUnavailable,
             Self::Draining,
             Self::UpstreamTimeout,
+            Self::InvalidPayload,
+            Self::IdempotencyConflict,
+            Self::AsyncUnavailable,
             Self::BadParams,
             Self::NameMissing,
             Self::NameInvalid,
@@ -132,6 +141,9 @@ impl Reason {
             Self::AuditUnavailable => "audit_unavailable",
             Self::Draining => "draining",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::InvalidPayload => "invalid_payload",
+            Self::IdempotencyConflict => "idempotency_conflict",
+            Self::AsyncUnavailable => "async_unavailable",
             Self::Parse(refusal) => refusal.code(),
             Self::BadParams => "bad_params",
             Self::NameMissing => "name_missing",
@@ -147,7 +159,7 @@ impl Reason {
     #[must_use]
     pub const fn wire(self) -> Wire {
         let status = match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::InvalidPayload => 400,
             Self::Unauthenticated => 401,
             Self::Forbidden
             | Self::ForeignOrigin
@@ -160,6 +172,7 @@ impl Reason {
             Self::ServerNotFound | Self::RouteNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
+            Self::IdempotencyConflict => 409,
             Self::PayloadTooLarge | Self::ResultTooLarge => 413,
             Self::UriTooLong => 414,
             Self::UnsupportedMediaType => 415,
@@ -167,7 +180,11 @@ impl Reason {
             Self::HeadersTooLarge => 431,
             Self::InternalError => 500,
             Self::UpstreamFailed => 502,
-            Self::Overloaded | Self::LimitsUnavailable | Self::AuditUnavailable | Self::Draining => 503,
+            Self::Overloaded
+            | Self::LimitsUnavailable
+            | Self::AuditUnavailable
+            | Self::AsyncUnavailable
+            | Self::Draining => 503,
             Self::UpstreamTimeout => 504,
             Self::Parse(refusal) => return Wire::Rpc { code: refusal.rpc_code() },
             Self::BadParams | Self::NameMissing | Self::NameInvalid | Self::UriInvalid | Self::BadArguments => {
@@ -219,6 +236,9 @@ impl Reason {
             Self::AuditUnavailable => "The audit log cannot keep up",
             Self::Draining => "Shutting down",
             Self::UpstreamTimeout => "The upstream did not answer in time",
+            Self::InvalidPayload => "Invalid payload",
+            Self::IdempotencyConflict => "Idempotency key conflict",
+            Self::AsyncUnavailable => "Async dispatch unavailable",
             Self::Parse(refusal) => match refusal {
                 Refusal::EmptyBody => "Parse error: the body is empty",
                 Refusal::NotJson => "Parse error: not a JSON document",
@@ -253,7 +273,7 @@ impl Reason {
     pub const fn default_retry_after_s(self) -> Option<u32> {
         match self {
             Self::Overloaded | Self::LimitsUnavailable | Self::AuditUnavailable | Self::Draining => Some(1),
-            Self::UpstreamFailed | Self::UpstreamTimeout => Some(2),
+            Self::UpstreamFailed | Self::UpstreamTimeout | Self::AsyncUnavailable => Some(2),
             _ => None,
         }
     }

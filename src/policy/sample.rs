@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use crate::base::Secret;
 use crate::policy::{
-    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, I18n, LimitsPolicy, LoggingPolicy, OnStoreFailure,
-    Pattern, PatternSet, RateLimitPolicy, Redactor, Routes, RuleSite, ScopeMap, SecurityPolicy, Server, ServerKind,
-    Snapshot, StreamPolicy, TokenPolicy, TracePolicy,
+    AclPolicy, Actor, AuthMode, AuthPolicy, Compat, DomainPolicy, Failover, I18n, IdempotencyPolicy, LimitsPolicy,
+    LoggingPolicy, OnStoreFailure, Pattern, PatternSet, QueueDriver, QueuePolicy, RateLimitPolicy, Redactor, Routes,
+    RuleSite, ScopeMap, SecurityPolicy, Server, ServerKind, Snapshot, StreamPolicy, TokenPolicy, TracePolicy,
 };
 
 impl Snapshot {
@@ -107,6 +107,13 @@ impl Snapshot {
             manager: crate::policy::ManagerPolicy::default(),
             actor: Actor::Initiator,
             i18n: I18n::default(),
+            queue: QueuePolicy {
+                driver: QueueDriver::Own,
+                failover: Failover::Fail,
+                max_attempts: 3,
+                accept_foreign: false,
+            },
+            idempotency: IdempotencyPolicy { header: "idempotency-key".to_owned(), ttl_seconds: 86_400 },
             servers: vec![Arc::new(server)],
             unknown_handle: "unknown".into(),
         }

@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub manager: ManagerPolicy,
     pub actor: Actor,
     pub i18n: I18n,
+    pub queue: QueuePolicy,
+    pub idempotency: IdempotencyPolicy,
     /// Enabled servers with transport `web`, in file order. Overrides are resolved into each.
     pub servers: Vec<Arc<Server>>,
     /// The handle `unknown`, shared by keys and labels.
@@ -307,6 +309,48 @@ pub enum Actor {
     Initiator,
     /// All as this user of the CMS.
     Service { user_id: u64 },
+}
+
+/// `queue.driver`: where dispatched calls wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueDriver {
+    /// Nothing is dispatched: the routes answer 404.
+    Off,
+    /// Nowhere: with `failover = "sync"` they are answered at once.
+    Sync,
+    /// In a table of ours.
+    Own,
+    /// In sTask's.
+    Stask,
+}
+
+/// `queue.failover`: what happens to a dispatched call when there is no queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failover {
+    /// 503.
+    Fail,
+    /// It is run at once.
+    Sync,
+}
+
+/// `queue.*`.
+#[derive(Clone, Copy, Debug)]
+pub struct QueuePolicy {
+    pub driver: QueueDriver,
+    pub failover: Failover,
+    /// How often a task is tried while the infrastructure fails; at least 1.
+    pub max_attempts: u32,
+    /// Whether tasks in sTask's table that others made are run.
+    pub accept_foreign: bool,
+}
+
+/// `idempotency.*`.
+#[derive(Clone, Debug)]
+pub struct IdempotencyPolicy {
+    /// Lower case.
+    pub header: String,
+    /// How long a key is remembered, and its answer after that came.
+    pub ttl_seconds: u32,
 }
 
 /// `servers[].kind`: what stands behind a server.

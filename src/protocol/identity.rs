@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-use crate::base::Secret;
+use crate::base::{PrincipalRecord, Secret};
 
 /// Carries the caller's identity to our executor, as base64url JSON of [`Identity`].
 pub const IDENTITY_HEADER: &str = "x-mcp-sidecar-identity";
@@ -42,6 +42,9 @@ pub struct Identity {
     /// Whether the caller's scopes reach `tools/call`; told only where the policy hides denied tools.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_call_tools: bool,
+    /// Who calls, to be judged again later; told only where that happens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<PrincipalRecord>,
 }
 
 /// Why an identity was not accepted.
@@ -146,6 +149,7 @@ mod tests {
             policy_digest: "0123456789abcdef".into(),
             streaming: true,
             may_call_tools: true,
+            principal: None,
         }
     }
 

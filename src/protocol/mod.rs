@@ -26,6 +26,6 @@ pub use manager::{
     MANAGER_HANDLE, ManagerAnswer, ManagerQuestion, ManagerUser, csrf_digest, is_access_token, is_session_id,
 };
 pub use method::{Method, MethodClass};
-pub use parse::parse;
+pub use parse::{parse, parse_submission};
 pub use refusal::{Refusal, Refused};
 pub use sse::{Event, EventScanner, EventTooLarge, HEARTBEAT};

@@ -30,6 +30,24 @@ const MAX_ID_BYTES: usize = 256;
 /// # Errors
 /// The first reason to refuse, with the id to answer to when only `jsonrpc` or `method` is wrong.
 pub fn parse(body: &[u8]) -> Result<Envelope<'_>, Refused<'_>> {
+    fields(body)?.into_envelope()
+}
+
+/// Reads the body of a dispatch as strictly, but for what its short form leaves out: `jsonrpc` may be missing or
+/// anything, and `params` that are neither object nor array count as none.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_submission(body: &[u8]) -> Result<Envelope<'_>, Refused<'_>> {
+    let mut fields = fields(body)?;
+    fields.version_ok = true;
+    fields.params = fields.params.filter(|params| *params != Params::Other);
+    fields.into_envelope()
+}
+
+// A part of `parse`, which every call goes through: not a call of its own.
+#[inline(always)]
+fn fields(body: &[u8]) -> Result<Fields<'_>, Refused<'_>> {
     let refused = |refusal| Refused { refusal, id: Id::Absent };
     if body.iter().all(|byte| is_blank(*byte)) {
         return Err(refused(Refusal::EmptyBody));
@@ -47,7 +65,7 @@ pub fn parse(body: &[u8]) -> Result<Envelope<'_>, Refused<'_>> {
     }
     match reader.ambiguity {
         Some(refusal) => Err(refused(refusal)),
-        None => reader.fields.into_envelope(),
+        None => Ok(reader.fields),
     }
 }
 

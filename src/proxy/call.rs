@@ -156,7 +156,7 @@ impl Call<'_> {
         }
     }
 
-    fn credential(&self, header: Option<&HeaderValue>, now_ms: u64) -> Result<Who, auth::Refusal> {
+    pub(in crate::proxy) fn credential(&self, header: Option<&HeaderValue>, now_ms: u64) -> Result<Who, auth::Refusal> {
         if self.policy.auth.mode == AuthMode::None {
             return Ok(Who::Anonymous(Principal::anonymous(self.ctx.client)));
         }
@@ -386,7 +386,7 @@ impl Call<'_> {
     }
 
     /// Answers for an upstream that failed; the call was permitted, so its audit line says `allow` and how it ended.
-    async fn fail(
+    pub(in crate::proxy) async fn fail(
         &self,
         session: &mut Session,
         mut ledger: Ledger<'_, '_>,
@@ -407,7 +407,7 @@ impl Call<'_> {
         self.time(upstream);
     }
 
-    fn identity(&self, server: &Server, principal: &Principal) -> Identity {
+    pub(in crate::proxy) fn identity(&self, server: &Server, principal: &Principal) -> Identity {
         Identity {
             context: principal.context().as_str().to_owned(),
             identity: principal.identity().to_string(),
@@ -419,10 +419,11 @@ impl Call<'_> {
             policy_digest: self.policy.digest.clone(),
             streaming: server.stream.enabled,
             may_call_tools: self.policy.security.hide_denied_tools && may_call_tools(self.policy, server, principal),
+            principal: None,
         }
     }
 
-    fn time(&self, upstream: Duration) {
+    pub(in crate::proxy) fn time(&self, upstream: Duration) {
         let total = micros(self.ctx.started.elapsed());
         let upstream = micros(upstream);
         self.gateway.metrics.request_seconds(total, upstream, total.saturating_sub(upstream));
@@ -456,6 +457,14 @@ impl Who {
             Self::Bearer(verified) => &verified.principal,
         }
     }
+
+    /// The token's `jti`.
+    pub(in crate::proxy) fn jti(&self) -> Option<&str> {
+        match self {
+            Self::Anonymous(_) | Self::Manager(_) => None,
+            Self::Bearer(verified) => verified.jti.as_deref(),
+        }
+    }
 }
 
 fn request_id<'a>(parsed: Option<&'a Result<Envelope<'_>, Refused<'_>>>) -> Id<'a> {
@@ -467,7 +476,7 @@ fn request_id<'a>(parsed: Option<&'a Result<Envelope<'_>, Refused<'_>>>) -> Id<'
 }
 
 /// What the caller is told of an upstream's failure.
-const fn failed(failure: UpstreamFailure) -> (Reason, UpstreamFailure) {
+pub(in crate::proxy) const fn failed(failure: UpstreamFailure) -> (Reason, UpstreamFailure) {
     let reason = match failure {
         UpstreamFailure::TooLarge => Reason::ResultTooLarge,
         UpstreamFailure::Timeout => Reason::UpstreamTimeout,

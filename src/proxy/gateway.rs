@@ -18,7 +18,7 @@ use crate::auth::Verifier;
 use crate::base::Clock;
 use crate::limits::{FailedAuth, Limits};
 use crate::origin::Page;
-use crate::policy::{Denial, Reason, Rule, Snapshot};
+use crate::policy::{Denial, QueueDriver, Reason, Rule, Snapshot};
 use crate::protocol::Id;
 use crate::proxy::access_log::{AccessLog, Entry};
 use crate::proxy::budget::Budget;
@@ -30,7 +30,7 @@ use crate::proxy::redaction::mcp_target;
 use crate::proxy::respond::{self, Marks};
 use crate::proxy::settings::{AccessLogFormat, Settings};
 use crate::proxy::upstream::Target;
-use crate::proxy::{call, headers, issue};
+use crate::proxy::{call, dispatch, headers, issue};
 use crate::telemetry::{Metrics, ProxyReading};
 
 /// What the gateway is built from; the composition root owns each part.
@@ -272,7 +272,16 @@ impl ProxyHttp for Front {
                 manager::serve(&self.0, session, ctx, &policy, name).await;
                 Ok(true)
             }
-            Ok(Route::Reserved) => {
+            Ok(Route::Dispatch { server }) if policy.queue.driver != QueueDriver::Off => {
+                let sent = target.unwrap_or_default();
+                let known = policy.server(server).is_some();
+                if !known || sent.contains('?') {
+                    ctx.shown = Some(mcp_target(sent, if known { None } else { Some(server) }));
+                }
+                dispatch::serve(&self.0, session, ctx, &policy, server).await;
+                Ok(true)
+            }
+            Ok(Route::Reserved | Route::Dispatch { .. }) => {
                 ctx.shown = Some(mcp_target(target.unwrap_or_default(), None));
                 self.0.refuse(session, &policy, Reason::RouteNotFound).await;
                 Ok(true)

@@ -73,6 +73,8 @@ pub struct Ledger<'a, 'c> {
     rule: Arc<str>,
     /// The metric's code: `ok`, or why the upstream's answer was replaced by ours.
     pub code: &'static str,
+    /// The task that the call became.
+    pub task_id: Option<u64>,
 }
 
 impl<'a, 'c> Ledger<'a, 'c> {
@@ -83,7 +85,7 @@ impl<'a, 'c> Ledger<'a, 'c> {
         trail: &'a Trail,
         rule: &Rule,
     ) -> Self {
-        Self { call, open: true, slot, principal, trail, rule: rule.name(), code: "ok" }
+        Self { call, open: true, slot, principal, trail, rule: rule.name(), code: "ok", task_id: None }
     }
 
     /// The call goes on as a stream: what it holds of the audit's queue is given back until its line comes.
@@ -108,6 +110,7 @@ impl<'a, 'c> Ledger<'a, 'c> {
         let mut record = self.call.record(Some(self.principal), self.trail, status, bytes_out);
         record.rule = Arc::clone(&self.rule);
         record.outcome = detail;
+        record.task_id = self.task_id;
         Some((slot, record))
     }
 }

@@ -18,6 +18,7 @@ mod channel;
 mod chunk_lines;
 mod client_address;
 mod connection;
+mod dispatch;
 mod form;
 mod framing;
 mod gateway;

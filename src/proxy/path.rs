@@ -20,6 +20,8 @@ pub enum Route<'a> {
     Mcp { server: Cow<'a, str> },
     /// Exactly `/{manager_prefix}/{name}`, where the manager routes are served; the name may be an unknown handle.
     Manager { name: &'a str },
+    /// Exactly that with `/dispatch` behind it.
+    Dispatch { server: &'a str },
     /// A reserved shape in another spelling, version or depth, or one that is not served: 404.
     Reserved,
     /// Everything else.
@@ -40,6 +42,9 @@ pub fn route<'a>(routes: &Routes, target: &'a str) -> Result<Route<'a>, Reason> 
     }
     if let Some(name) = exact_manager(routes, target) {
         return Ok(Route::Manager { name });
+    }
+    if let Some(server) = exact_dispatch(routes, target) {
+        return Ok(Route::Dispatch { server });
     }
     if target.contains('#') {
         return Err(Reason::BadRequest);
@@ -97,6 +102,12 @@ fn last_segment(rest: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':');
     let good = !name.is_empty() && name.len() <= 128 && name.bytes().all(plain) && !name.ends_with('.');
     (good && !rest[end..].contains('#')).then_some(name)
+}
+
+/// The handle, when the target is the one exact spelling of its dispatch route.
+fn exact_dispatch<'a>(routes: &Routes, target: &'a str) -> Option<&'a str> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if query.contains('#') { None } else { exact(routes, path.strip_suffix("/dispatch")?) }
 }
 
 /// Path and query of a target; the scheme and authority of an absolute-form target are cut off.

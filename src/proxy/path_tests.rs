@@ -108,6 +108,29 @@ fn manager_routes_are_served_in_their_exact_spelling() {
 }
 
 #[test]
+fn the_exact_spelling_of_a_dispatch_is_served() {
+    for target in ["/api/v1/mcp/content/dispatch", "/api/v1/mcp/content/dispatch?x=1"] {
+        assert_eq!(route(&routes(), target), Ok(Route::Dispatch { server: "content" }), "{target}");
+    }
+    for target in [
+        "/api/v1/mcp/content/dispatch/",
+        "/api/v1/mcp/content/Dispatch",
+        "/api/v1/mcp/content//dispatch",
+        "/api/v1/mcp//dispatch",
+        "/api/v1/mcp/content/%64ispatch",
+        "/api/v1/mcp/content/x/dispatch",
+        "/api/v2/mcp/content/dispatch",
+        "/emcp/content/dispatch",
+    ] {
+        assert_eq!(route(&routes(), target), Ok(Route::Reserved), "{target}");
+    }
+    // With an empty prefix the token's and the manager's places stay theirs.
+    for target in ["/api/v1/token/dispatch", "/emcp/dispatch"] {
+        assert_eq!(route(&with("api", "v1", ""), target), Ok(Route::Reserved), "{target}");
+    }
+}
+
+#[test]
 fn switched_off_routes_stay_reserved() {
     let off = Routes { api: false, manager: false, ..routes() };
     for target in RESERVED {

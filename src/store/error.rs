@@ -17,6 +17,8 @@ pub enum Error {
     File(#[from] std::io::Error),
     #[error("a value of this type cannot be bound")]
     UnsupportedValue,
+    #[error("database: others were faster")]
+    Contended,
 }
 
 impl Error {
@@ -38,6 +40,26 @@ impl Error {
             // MySQL tells SQLSTATEs: no such table, no such column. PostgreSQL: undefined column, undefined table.
             Some("42S02" | "42S22" | "42703" | "42P01") => true,
             _ => error.message().starts_with("no such column") || error.message().starts_with("no such table"),
+        }
+    }
+
+    /// Whether somebody else has just made what was to be made: PostgreSQL tells so, in spite of `IF NOT EXISTS`.
+    pub(in crate::store) fn is_there_already(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        matches!(error.code().as_deref(), Some("23505" | "42P07" | "42710"))
+    }
+
+    /// Whether the same work may succeed when it is begun again at once: others held what it needed.
+    pub(in crate::store) fn is_contention(&self) -> bool {
+        match self {
+            Self::Contended => true,
+            Self::Database(sqlx::Error::Database(error)) => match error.code().as_deref() {
+                // Serialization failure and deadlock, as both servers tell it; SQLite: busy, and busy after a snapshot.
+                Some("40001" | "40P01" | "5" | "517") => true,
+                // MySQL: lock wait timeout.
+                _ => error.message().starts_with("Lock wait timeout"),
+            },
+            _ => false,
         }
     }
 }

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use sea_query::{SelectStatement, Value, Values};
-use sqlx::AssertSqlSafe;
 
 use crate::store::engine::Session;
 use crate::store::row::{Inner, Row};
@@ -24,7 +23,7 @@ pub struct Reader {
 macro_rules! bound {
     ($sql:expr, $values:expr) => {{
         // The text comes from the statement builder alone; what a client sent is in the values.
-        let mut query = sqlx::query(AssertSqlSafe($sql));
+        let mut query = sqlx::query(sqlx::AssertSqlSafe($sql));
         for value in $values {
             query = match value {
                 Value::Bool(value) => query.bind(value),
@@ -39,6 +38,7 @@ macro_rules! bound {
         query
     }};
 }
+pub(in crate::store) use bound;
 
 impl Reader {
     pub(in crate::store) fn new(session: Session, pool: Pool, limit: Duration) -> Self {

@@ -173,3 +173,46 @@ label! {
         Statement = "statement",
     }
 }
+
+label! {
+    /// What became of a dispatched call.
+    Submission {
+        Accepted = "accepted",
+        /// It came before.
+        Reused = "reused",
+        /// Answered at once, for want of a queue.
+        Sync = "sync",
+        /// Its key was another request's.
+        Conflict = "conflict",
+        /// Neither queue nor failover.
+        Unavailable = "unavailable",
+    }
+}
+
+label! {
+    /// How a task's run ended.
+    RunOutcome {
+        Finished = "finished",
+        /// The infrastructure failed too often.
+        Failed = "failed",
+        /// The infrastructure failed, or the worker was stopped; it will run again.
+        Again = "again",
+        /// The policy of the day denies it.
+        Denied = "denied",
+        /// Its row is not as it was made here.
+        Forged = "forged",
+        /// The lease ended first, or the task was cancelled.
+        Lost = "lost",
+    }
+}
+
+label! {
+    /// The states of a task, in sTask's words.
+    TaskStatus {
+        Pending = "pending",
+        Preparing = "preparing",
+        Running = "running",
+        Completed = "completed",
+        Failed = "failed",
+    }
+}

@@ -11,16 +11,18 @@ mod label;
 mod log;
 mod metrics;
 mod name;
+mod queue;
 mod registrar;
 mod series;
 mod throttle;
 
 pub use executor::{DatabaseErrors, ExecutorMetrics, PoolReading};
 pub use label::{
-    AuditDrop, AuditQueue, Breaker, ConnectionRefusal, DatabaseError, ExecutorOutcome, PoolState, StoreError,
-    StoreMode, StreamEnd, ToolClass, UpstreamFailure,
+    AuditDrop, AuditQueue, Breaker, ConnectionRefusal, DatabaseError, ExecutorOutcome, PoolState, RunOutcome,
+    StoreError, StoreMode, StreamEnd, Submission, TaskStatus, ToolClass, UpstreamFailure,
 };
 pub use log::{LogError, LogFormat, LogHandle, log_init};
 pub use metrics::{LimitsReading, Metrics, ProxyReading, STORE_BOUNDS_US};
 pub use name::{Kind, Name};
+pub use queue::QueueMetrics;
 pub use throttle::Throttle;

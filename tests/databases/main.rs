@@ -7,6 +7,7 @@ mod failures;
 mod identity;
 mod models;
 mod permissions;
+mod queue;
 mod schema;
 mod server;
 mod site;

@@ -6,6 +6,7 @@ mod admin;
 mod caps;
 mod clients;
 mod deny;
+mod dispatch;
 mod drain;
 mod harness;
 mod i18n;

@@ -63,6 +63,7 @@ fn counts_survive_a_change_of_servers() {
 fn every_name_is_registered_and_rendered() {
     let metrics = metrics();
     metrics.executor().expect("registers");
+    metrics.queue().expect("registers");
     metrics.policy(7, "abc", 1_700_000_000_500);
     let text = metrics.render();
     for name in Name::ALL {

@@ -1,0 +1,109 @@
+//! A process that only works off the task queue.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, bail};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::admin::settings;
+use crate::app::control::Panel;
+use crate::app::jobs::RunningJobs;
+use crate::app::plan::Plan;
+use crate::app::policy::{PolicyInputs, PolicyStore};
+use crate::app::process::{doors, observe};
+use crate::app::signals::{Asked, Signals};
+use crate::base::{Clock, SystemClock};
+use crate::config;
+use crate::executor::Executor;
+use crate::policy::QueueDriver;
+use crate::store::Pool;
+use crate::telemetry::Metrics;
+
+/// Works until a signal ends it; with `once`, until nothing is due. Metrics and health are read at `admin`.
+///
+/// # Errors
+/// When the files name no queue, or something cannot start; with `once`, when the queue does not answer.
+pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut signals = Signals::take()?;
+    let Some(site) = plan.executor else { bail!("a worker needs executor.toml") };
+    let inputs = PolicyInputs {
+        files: plan.files,
+        overrides: plan.overrides,
+        extra_secrets: plan.extra_secrets,
+        upstreams: None,
+        data: plan.data,
+        last_good: plan.last_good,
+    };
+    let policy =
+        Arc::new(PolicyStore::start(inputs, Arc::clone(&clock)).map_err(|r| anyhow::anyhow!("{}", r.render()))?);
+    let driver = policy.current().load().queue.driver;
+    if matches!(driver, QueueDriver::Off | QueueDriver::Sync) {
+        bail!("the policy names no queue: set queue.driver to \"own\" or \"stask\"");
+    }
+    let metrics = Metrics::new(&[])?;
+    {
+        let policy = policy.current().load();
+        metrics.policy(policy.revision, &policy.digest, policy.loaded_at_ms);
+    }
+    let pool = Pool::open(&site.database).context("database")?;
+    let executor = Arc::new(Executor::new(pool, Arc::clone(policy.current()), &site.executor, metrics.executor()?));
+    let mut jobs = RunningJobs::new(&site, &executor, policy.current(), &metrics)?;
+    let Some(worker) = jobs.worker.clone() else { bail!("executor.toml has no [queue_worker]") };
+    let _watch = match policy.path() {
+        Some(path) => {
+            let (policy, metrics) = (Arc::clone(&policy), Arc::clone(&metrics));
+            let reload = move |_| drop(policy.reload(&metrics));
+            Some(config::watch(path, reload).with_context(|| format!("cannot watch {}", path.display()))?)
+        }
+        None => None,
+    };
+    let (_closed, closing) = watch::channel(false);
+    if admin.is_some() {
+        let panel = Arc::new(Panel {
+            policy: Arc::clone(&policy),
+            metrics: Arc::clone(&metrics),
+            log: None,
+            gateway: None,
+            limits: None,
+            verifier: None,
+            audit: None,
+            executor: Some(Arc::clone(&executor)),
+            executor_problem: Arc::new(Mutex::new(None)),
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+            started_ms: clock.now_ms(),
+        });
+        tokio::spawn(observe(Arc::clone(&executor), Arc::clone(&panel)));
+        let doors_at = settings::Settings { listen: admin, hosts: Vec::new(), control: None };
+        doors(Some(&doors_at), "--admin", &panel, &closing)?;
+    }
+    let asked_to_stop = async {
+        loop {
+            match signals.next().await {
+                Asked::Stop => return,
+                Asked::Reload => drop(policy.reload(&metrics)),
+                Asked::Reopen => {}
+            }
+        }
+    };
+    if once {
+        let stopped = jobs.stopped();
+        let mut work = tokio::spawn(worker.once(stopped));
+        tokio::select! {
+            done = &mut work => done?.context("the queue does not answer")?,
+            () = asked_to_stop => {
+                jobs.stop().await;
+                work.await?.context("the queue does not answer")?;
+            }
+        }
+        return Ok(());
+    }
+    jobs.start();
+    asked_to_stop.await;
+    jobs.stop().await;
+    Ok(())
+}

@@ -1,0 +1,270 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+
+use super::*;
+use crate::base::{PrincipalRecord, Secret};
+use crate::policy::Reason;
+use crate::telemetry::{Metrics, QueueMetrics};
+
+#[test]
+fn the_payload_hash_is_that_of_the_contracts_vector() {
+    let expected = "ec89533df164b20989d4db551854b42b5651506fe9f14142a3a56c30e9ec611c";
+    assert_eq!(payload_hash("content", "tools/call", None, None), expected);
+    let ordered = json!({"a": 1, "b": "ї/"});
+    let reordered = json!({"b": "ї/", "a": 1});
+    let of = |params| payload_hash("content", "tools/call", Some(params), Some(7));
+    assert_ne!(of(&ordered), of(&reordered), "members are hashed in the order they came in");
+}
+
+#[test]
+fn both_forms_of_a_dispatch_are_read_and_nothing_else() {
+    let read = |body: &str| Request::read(body.as_bytes());
+    let whole = read(r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x"}}"#).unwrap();
+    assert_eq!((&*whole.method, whole.id, whole.key), ("tools/call", Some(json!(7)), None));
+    let short = read(r#"{"method":"tools/list","params":3,"id":null,"idempotency_key":" k "}"#).unwrap();
+    assert_eq!((short.params, short.id, short.key.as_deref()), (None, None, Some("k")));
+    assert_eq!(read(r#"{"method":"m","params":{}}"#).unwrap().params, None, "as PHP has it");
+    for bad in [
+        "",
+        "[]",
+        "{}",
+        r#"{"method":""}"#,
+        r#"{"method":7}"#,
+        r#"{"method":"a","method":"b"}"#,
+        r#"{"method":"a","id":{}}"#,
+        r#"{"method":"a","idempotency_key":7}"#,
+        r#"{"method":"a","idempotency_key":"\u0000"}"#,
+    ] {
+        assert_eq!(read(bad), Err(Invalid), "{bad}");
+    }
+    assert_eq!(Request::key(&"k".repeat(257)), Err(Invalid));
+    assert_eq!(Request::key("  "), Ok(None));
+}
+
+#[test]
+fn a_rows_code_covers_its_table_its_id_and_its_text() {
+    let key = Secret::new([b'k'; 32]);
+    let code = meta::seal(&key, Driver::Own, 7, "{}");
+    assert!(meta::is_sealed(&key, Driver::Own, 7, "{}", &code));
+    assert!(!meta::is_sealed(&key, Driver::Stask, 7, "{}", &code));
+    assert!(!meta::is_sealed(&key, Driver::Own, 8, "{}", &code), "a copied row");
+    assert!(!meta::is_sealed(&key, Driver::Own, 7, "{ }", &code));
+    assert!(!meta::is_sealed(&Secret::new([b'l'; 32]), Driver::Own, 7, "{}", &code));
+    for bad in ["", "zz", &code[1..], &code.replace(|c: char| c.is_ascii_hexdigit(), "é")] {
+        assert!(!meta::is_sealed(&key, Driver::Own, 7, "{}", bad), "{bad}");
+    }
+}
+
+#[test]
+fn a_task_is_judged_again_by_todays_policy() {
+    let caller = PrincipalRecord {
+        context: "api".to_owned(),
+        subject: "alice".to_owned(),
+        scopes: vec!["mcp:call".to_owned()],
+        jti: Some("j".to_owned()),
+        ..PrincipalRecord::default()
+    };
+    let call = |tool: &str| request::call("tools/call", Some(&json!({"name": tool})), &json!(1));
+    let policy = Snapshot::sample();
+    let verdict = |policy: &Snapshot, caller: &PrincipalRecord, tool: &str| {
+        judge(policy, "content", caller, &call(tool)).map_err(|denial| denial.reason)
+    };
+    assert_eq!(verdict(&policy, &caller, "evo.content.get"), Ok(()));
+    assert_eq!(verdict(&policy, &caller, "evo.content.secret"), Err(Reason::ToolDenied));
+    let poor = PrincipalRecord { scopes: Vec::new(), ..caller.clone() };
+    assert_eq!(verdict(&policy, &poor, "evo.content.get"), Err(Reason::ScopeDenied));
+    assert_eq!(judge(&policy, "other", &caller, &call("x")).unwrap_err().reason, Reason::ServerNotFound);
+    let site = policy.security.write_tools_site.clone();
+    for (sub, jti) in [(true, false), (false, true)] {
+        let mut today = policy.clone();
+        today.auth.deny_sub.extend(sub.then(|| ("alice".to_owned(), site.clone())));
+        today.auth.deny_jti.extend(jti.then(|| ("j".to_owned(), site.clone())));
+        assert_eq!(verdict(&today, &caller, "evo.content.get"), Err(Reason::Unauthenticated));
+    }
+    let nobody = PrincipalRecord::default();
+    assert_eq!(verdict(&policy, &nobody, "evo.content.get"), Err(Reason::Unauthenticated));
+}
+
+/// Answers as `answer` says of its first call, its second, and so on.
+struct Scripted {
+    calls: AtomicUsize,
+    answer: fn(usize) -> Answered,
+}
+
+enum Answered {
+    Result,
+    Failure,
+    Never,
+}
+
+#[async_trait]
+impl Run for Scripted {
+    async fn run(&self, _: &Snapshot, caller: &Identity, _: &[u8]) -> Ran {
+        assert_eq!((&*caller.server, &*caller.identity), ("content", "api:alice"));
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        let infrastructure = match (self.answer)(call) {
+            Answered::Result => false,
+            Answered::Failure => true,
+            Answered::Never => std::future::pending().await,
+        };
+        Ran { http_status: 200, body: br#"{"ok":true}"#.to_vec(), session_id: String::new(), infrastructure }
+    }
+}
+
+/// A queue in a file, a desk before it, and workers behind it.
+struct Office {
+    _directory: tempfile::TempDir,
+    settings: Settings,
+    policy: Arc<ArcSwap<Snapshot>>,
+    run: Arc<Scripted>,
+    metrics: Arc<QueueMetrics>,
+    taken: Arc<Notify>,
+    queues: Arc<Queues>,
+}
+
+impl Office {
+    fn open(answer: fn(usize) -> Answered) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("queue.sqlite").display());
+        let store = store::Settings::new(Secret::new(url), "evo_");
+        let settings = Settings {
+            lease: Duration::from_secs(1),
+            poll: Duration::from_millis(10),
+            drain: Duration::from_millis(10),
+            backoff: Duration::from_millis(1),
+            ..Settings::new(store, Secret::new([b'k'; 32]))
+        };
+        Self {
+            queues: Queues::open(&settings.store).unwrap(),
+            _directory: directory,
+            settings,
+            policy: Arc::new(ArcSwap::from_pointee(Snapshot::sample())),
+            run: Arc::new(Scripted { calls: Default::default(), answer }),
+            metrics: Metrics::new(&[]).unwrap().queue().unwrap(),
+            taken: Arc::default(),
+        }
+    }
+
+    fn worker(&self) -> Arc<Worker> {
+        let run: Arc<dyn Run> = Arc::clone(&self.run) as _;
+        let (policy, metrics) = (Arc::clone(&self.policy), Arc::clone(&self.metrics));
+        Worker::new(Arc::clone(&self.queues), run, policy, self.settings.clone(), metrics, Arc::clone(&self.taken))
+    }
+
+    async fn ask(&self, key: &str) -> Reply {
+        let run: Arc<dyn Run> = Arc::clone(&self.run) as _;
+        let queues = Some((Arc::clone(&self.queues), self.settings.key.clone()));
+        let desk = Desk::new(queues, run, Arc::clone(&self.metrics), Arc::clone(&self.taken));
+        let principal = PrincipalRecord {
+            context: "api".to_owned(),
+            subject: "alice".to_owned(),
+            scopes: vec!["mcp:call".to_owned()],
+            ..PrincipalRecord::default()
+        };
+        let caller = Identity {
+            context: "api".to_owned(),
+            identity: "api:alice".to_owned(),
+            server: "content".to_owned(),
+            principal: Some(principal),
+            ..Identity::default()
+        };
+        let body = br#"{"method":"tools/call","params":{"name":"evo.content.get"}}"#;
+        desk.dispatch(&self.policy.load_full(), &caller, body, Some(key), "").await.unwrap()
+    }
+
+    async fn until(&self, key: &str, word: &str) -> Reply {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let reply = self.ask(key).await;
+            if reply.body["status"] == word {
+                return reply;
+            }
+            assert!(Instant::now() < deadline, "not {word}: {reply:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_task_whose_worker_dies_is_run_by_another_and_completes_once() {
+    let office = Office::open(|call| if call == 0 { Answered::Never } else { Answered::Result });
+    let id = office.ask("k").await.body["task_id"].as_i64().unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    let doomed = tokio::spawn(office.worker().work(stopped.clone()));
+    let queue = office.queues.of(QueueDriver::Own).unwrap();
+    while office.run.calls.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // As `kill -9` would: it says nothing to anybody.
+    doomed.abort();
+    let heir = tokio::spawn(office.worker().work(stopped));
+    let done = office.until("k", "completed").await;
+    assert_eq!((done.status, &done.body["result"]["response"]), (200, &json!({"ok": true})));
+    let outcomes: Vec<_> = queue.attempts(id).await.unwrap().into_iter().map(|(run, _, how)| (run, how)).collect();
+    assert_eq!(outcomes, [(1, "lost".to_owned()), (2, "finished".to_owned())]);
+    heir.abort();
+}
+
+#[tokio::test]
+async fn failed_infrastructure_is_tried_again_and_then_told() {
+    let office = Office::open(|call| if call < 4 { Answered::Failure } else { Answered::Result });
+    let (_stop, stopped) = watch::channel(false);
+    let worker = tokio::spawn(office.worker().work(stopped));
+    let failed = office.until("a", "failed").await;
+    assert_eq!((failed.status, &failed.body["error"]), (200, &json!("Internal error")));
+    assert_eq!(office.run.calls.load(Ordering::SeqCst), 3, "max_attempts");
+    office.until("b", "completed").await;
+    assert_eq!(office.run.calls.load(Ordering::SeqCst), 5);
+    worker.abort();
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_stop_gives_its_task_back() {
+    let office = Office::open(|call| if call == 0 { Answered::Never } else { Answered::Result });
+    office.ask("k").await;
+    let (stop, stopped) = watch::channel(false);
+    let worker = tokio::spawn(office.worker().work(stopped));
+    while office.run.calls.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.send_replace(true);
+    worker.await.unwrap();
+    // Its lease was long, and yet it need not be waited for.
+    let (_stop, stopped) = watch::channel(false);
+    office.worker().once(stopped).await.unwrap();
+    office.until("k", "completed").await;
+}
+
+#[tokio::test]
+async fn a_row_that_was_changed_since_it_was_made_is_not_run() {
+    let office = Office::open(|_| Answered::Result);
+    office.ask("k").await;
+    let url = std::str::from_utf8(office.settings.store.url.expose()).unwrap();
+    let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(url).await.unwrap();
+    let change = "UPDATE evo_mcp_tasks SET meta = replace(meta, 'evo.content.get', 'evo.content.search')";
+    sqlx::query(change).execute(&mut connection).await.unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    office.worker().once(stopped).await.unwrap();
+    let failed = office.until("k", "failed").await;
+    assert_eq!(failed.body["error"], "The task was not made here");
+    assert_eq!(office.run.calls.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn what_php_wrote_is_read_and_trusted_with_little() {
+    let text = r#"{"server_handle":"content","jsonrpc_method":"tools/call",
+        "jsonrpc_params":{"name":"evo.content.get","arguments":{"id":1}},"request_id":"r","session_id":"",
+        "trace_id":"t","idempotency_key":"","actor_user_id":3,"initiated_by_user_id":3,"context":"mgr","attempts":0,
+        "max_attempts":3,"payload_hash":"h"}"#;
+    let meta: Meta = serde_json::from_str(text).unwrap();
+    let policy = Snapshot::sample();
+    let verdict = |meta: &Meta| judge(&policy, &meta.server_handle, &meta.principal(), &meta.call());
+    assert_eq!(verdict(&meta), Ok(()));
+    assert_eq!((meta.principal().user_id, meta.caller().user_id), (Some(3), Some(3)));
+    let admin = Meta { jsonrpc_method: "admin/x".to_owned(), ..meta };
+    assert_eq!(verdict(&admin).unwrap_err().reason, Reason::ScopeDenied);
+}

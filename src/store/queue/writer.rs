@@ -1,0 +1,167 @@
+//! Connections that may write, and transactions over them.
+
+use std::time::Duration;
+
+use sea_query::Value;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use sqlx::{Executor as _, MySql, Postgres, Row as _, Sqlite, Transaction};
+
+use crate::store::reader::bound;
+use crate::store::row::Inner;
+use crate::store::{Dialect, Error, Row, Settings};
+
+/// How long SQLite waits for another process that writes.
+const BUSY: Duration = Duration::from_secs(15);
+
+/// A pool of one engine whose connections may write.
+#[derive(Clone, Debug)]
+pub(super) enum Writer {
+    MySql(sqlx::MySqlPool),
+    Postgres(sqlx::PgPool),
+    Sqlite(sqlx::SqlitePool),
+}
+
+impl Writer {
+    /// A pool that connects when first needed.
+    pub fn open(settings: &Settings) -> Result<Self, Error> {
+        let url = std::str::from_utf8(settings.url.expose()).map_err(|_| Error::UnsupportedUrl)?;
+        let password = match &settings.password {
+            Some(secret) => Some(std::str::from_utf8(secret.expose()).map_err(|_| Error::UnsupportedUrl)?),
+            None => None,
+        };
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("mysql" | "mariadb") => {
+                let mut options: MySqlConnectOptions = url.parse()?;
+                if let Some(password) = password {
+                    options = options.password(password);
+                }
+                options = options.pipes_as_concat(false).no_engine_substitution(false).timezone(Some("+00:00".into()));
+                let pool = common(MySqlPoolOptions::new(), settings, settings.max_connections);
+                let pool = pool.after_connect(|connection, _| {
+                    Box::pin(async move {
+                        connection.execute("SET SESSION sql_mode = 'NO_ENGINE_SUBSTITUTION'").await?;
+                        // No gap locks: claims of neighbouring rows do not wait for each other.
+                        connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                        Ok(())
+                    })
+                });
+                Ok(Self::MySql(pool.connect_lazy_with(options)))
+            }
+            Some("postgres" | "postgresql") => {
+                let mut options: PgConnectOptions = url.parse()?;
+                if let Some(password) = password {
+                    options = options.password(password);
+                }
+                options = options.application_name("mcp-sidecar queue");
+                let pool = common(PgPoolOptions::new(), settings, settings.max_connections);
+                Ok(Self::Postgres(pool.connect_lazy_with(options)))
+            }
+            Some("sqlite") => {
+                let options: SqliteConnectOptions = url.parse()?;
+                let options = options.create_if_missing(true).busy_timeout(BUSY).journal_mode(SqliteJournalMode::Wal);
+                // It takes one writer at a time: waiting in line here is fairer than polling its lock.
+                Ok(Self::Sqlite(common(SqlitePoolOptions::new(), settings, 1).connect_lazy_with(options)))
+            }
+            _ => Err(Error::UnsupportedUrl),
+        }
+    }
+
+    pub const fn dialect(&self) -> Dialect {
+        match self {
+            Self::MySql(_) => Dialect::MySql,
+            Self::Postgres(_) => Dialect::Postgres,
+            Self::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+
+    pub async fn begin(&self) -> Result<Work, Error> {
+        Ok(match self {
+            Self::MySql(pool) => Work::MySql(pool.begin().await?),
+            Self::Postgres(pool) => Work::Postgres(pool.begin().await?),
+            // Begun as a writer, so that it never has to become one, which SQLite refuses under contention.
+            Self::Sqlite(pool) => Work::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
+        })
+    }
+}
+
+fn common<DB: sqlx::Database>(options: PoolOptions<DB>, settings: &Settings, connections: u32) -> PoolOptions<DB> {
+    options
+        .max_connections(connections.max(1))
+        .acquire_timeout(settings.acquire_timeout)
+        .idle_timeout(settings.idle_timeout)
+        .max_lifetime(settings.max_lifetime)
+}
+
+/// One transaction; dropped without [`Self::commit`] it never happened.
+pub(super) enum Work {
+    MySql(Transaction<'static, MySql>),
+    Postgres(Transaction<'static, Postgres>),
+    Sqlite(Transaction<'static, Sqlite>),
+}
+
+impl Work {
+    /// Runs a statement; how many rows it met.
+    pub async fn execute(&mut self, sql: &str, values: Vec<Value>) -> Result<u64, Error> {
+        Ok(match self {
+            Self::MySql(work) => bound!(sql.to_owned(), values).execute(&mut **work).await?.rows_affected(),
+            Self::Postgres(work) => bound!(numbered(sql), values).execute(&mut **work).await?.rows_affected(),
+            Self::Sqlite(work) => bound!(sql.to_owned(), values).execute(&mut **work).await?.rows_affected(),
+        })
+    }
+
+    /// Inserts one row into a table whose key `id` counts up; the new row's id.
+    pub async fn insert(&mut self, sql: &str, values: Vec<Value>) -> Result<i64, Error> {
+        Ok(match self {
+            Self::MySql(work) => {
+                let id = bound!(sql.to_owned(), values).execute(&mut **work).await?.last_insert_id();
+                i64::try_from(id).unwrap_or(i64::MAX)
+            }
+            Self::Postgres(work) => {
+                let sql = numbered(&format!("{sql} RETURNING CAST(id AS BIGINT)"));
+                bound!(sql, values).fetch_one(&mut **work).await?.try_get(0)?
+            }
+            Self::Sqlite(work) => bound!(sql.to_owned(), values).execute(&mut **work).await?.last_insert_rowid(),
+        })
+    }
+
+    pub async fn fetch(&mut self, sql: &str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
+        Ok(match self {
+            Self::MySql(work) => {
+                let rows = bound!(sql.to_owned(), values).fetch_all(&mut **work).await?;
+                rows.into_iter().map(|row| Row(Inner::MySql(row))).collect()
+            }
+            Self::Postgres(work) => {
+                let rows = bound!(numbered(sql), values).fetch_all(&mut **work).await?;
+                rows.into_iter().map(|row| Row(Inner::Postgres(row))).collect()
+            }
+            Self::Sqlite(work) => {
+                let rows = bound!(sql.to_owned(), values).fetch_all(&mut **work).await?;
+                rows.into_iter().map(|row| Row(Inner::Sqlite(row))).collect()
+            }
+        })
+    }
+
+    pub async fn commit(self) -> Result<(), Error> {
+        match self {
+            Self::MySql(work) => work.commit().await?,
+            Self::Postgres(work) => work.commit().await?,
+            Self::Sqlite(work) => work.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+/// PostgreSQL counts its placeholders. No statement of this module holds a question mark otherwise.
+fn numbered(sql: &str) -> String {
+    let mut out = String::with_capacity(sql.len() + 16);
+    for (index, part) in sql.split('?').enumerate() {
+        if index > 0 {
+            out.push_str(&format!("${index}"));
+        }
+        out.push_str(part);
+    }
+    out
+}

@@ -1,0 +1,201 @@
+//! The task queue on each engine: one task per key, one worker per task, in a table of ours and in sTask's own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_sidecar::base::Secret;
+use mcp_sidecar::store::queue::{Driver, Key, NewTask, Priority, Queue, Registration, Settlement, Status, Submitted};
+use mcp_sidecar::store::{Error, Settings};
+
+use crate::server::{Kind, Server, shared};
+use crate::site::{dialect, run_sqlite};
+use mcp_sidecar::store::Dialect;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// An empty database.
+struct Place {
+    name: &'static str,
+    settings: Settings,
+    server: Option<(Arc<Server>, String)>,
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn queue(&self, driver: Driver) -> Queue {
+        Queue::open(&self.settings, driver).expect("valid settings")
+    }
+
+    async fn run(&self, statements: &str) {
+        match &self.server {
+            Some((server, database)) => server.run(database, statements).await,
+            None => run_sqlite(&self.directory.path().join("queue.sqlite"), statements).await,
+        }
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.server.as_ref().map_or(Dialect::Sqlite, |(server, _)| dialect(server.kind))
+    }
+}
+
+async fn everywhere(database: &str) -> Vec<Place> {
+    let directory = || tempfile::tempdir().expect("a temporary directory");
+    let patient = |url: String| Settings {
+        acquire_timeout: Duration::from_secs(60),
+        statement_timeout: Duration::from_secs(60),
+        ..Settings::new(Secret::new(url), "evo_")
+    };
+    let file = directory();
+    let url = format!("sqlite://{}", file.path().join("queue.sqlite").display());
+    let mut places = vec![Place { name: "sqlite", settings: patient(url), server: None, directory: file }];
+    for (kind, name, first) in [(Kind::MariaDb, "mariadb", "mysql"), (Kind::Postgres, "postgres", "postgres")] {
+        let server = shared(kind).await;
+        server.run(first, &format!("CREATE DATABASE {database}")).await;
+        let settings = patient(server.url(database));
+        places.push(Place { name, settings, server: Some((server, database.to_owned())), directory: directory() });
+    }
+    places
+}
+
+/// sTask's tables, as its migrations make them.
+fn stask(dialect: Dialect) -> String {
+    let (id, long, stamp, boolean) = match dialect {
+        Dialect::MySql => {
+            ("BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY", "LONGTEXT", "TIMESTAMP NULL", "TINYINT(1)")
+        }
+        Dialect::Postgres => ("BIGSERIAL PRIMARY KEY", "TEXT", "TIMESTAMP(0) NULL", "BOOLEAN"),
+        Dialect::Sqlite => ("INTEGER PRIMARY KEY AUTOINCREMENT", "TEXT", "DATETIME NULL", "TINYINT(1)"),
+    };
+    let no = if dialect == Dialect::Postgres { "FALSE" } else { "0" };
+    format!(
+        "CREATE TABLE evo_s_tasks (id {id}, identifier VARCHAR(255) NOT NULL, action VARCHAR(255) NOT NULL, \
+         status SMALLINT NOT NULL DEFAULT 10, message TEXT NULL, started_by INT NULL, meta {long} NULL, \
+         result {long} NULL, start_at {stamp}, finished_at {stamp}, attempts INT NOT NULL DEFAULT 0, \
+         max_attempts INT NOT NULL DEFAULT 3, priority VARCHAR(255) NOT NULL DEFAULT 'normal', \
+         progress INT NOT NULL DEFAULT 0, created_at {stamp}, updated_at {stamp}); \
+         CREATE TABLE evo_s_workers (id {id}, uuid VARCHAR(36) NULL UNIQUE, identifier VARCHAR(255) NOT NULL UNIQUE, \
+         scope VARCHAR(255) NOT NULL DEFAULT '', class VARCHAR(255) NOT NULL, active {boolean} NOT NULL DEFAULT {no}, \
+         position INT NOT NULL DEFAULT 0, settings {long} NOT NULL, hidden INT NOT NULL DEFAULT 0, \
+         created_at {stamp}, updated_at {stamp})"
+    )
+}
+
+fn seal(id: i64) -> String {
+    format!("sealed {id}")
+}
+
+fn task(meta: &str) -> NewTask<'_> {
+    NewTask { meta, started_by: Some(7), priority: Priority::Normal, max_attempts: 3, seal: &seal }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_hundred_requests_with_one_key_one_makes_the_task() {
+    for place in everywhere("queue_keys").await {
+        // Two processes: each has connections of its own, and both find no tables.
+        let queues = [place.queue(Driver::Own), place.queue(Driver::Own)];
+        let requests = (0..200).map(|number| {
+            let queue = queues[number % 2].clone();
+            tokio::spawn(async move {
+                let trace_id = number.to_string();
+                let key = Key { id: "key", payload_hash: "hash", trace_id: &trace_id, ttl_ms: 60_000 };
+                queue.submit(&task("{}"), Some(key)).await
+            })
+        });
+        let (mut made, mut known) = (Vec::new(), Vec::new());
+        for request in requests.collect::<Vec<_>>() {
+            match request.await.expect("no panic").unwrap_or_else(|error| panic!("{}: {error}", place.name)) {
+                Submitted::New(id) => made.push(id),
+                Submitted::Known(record) => known.push(record),
+            }
+        }
+        assert_eq!((made.len(), known.len()), (1, 199), "{}", place.name);
+        let first = &known[0];
+        assert!(known.iter().all(|record| record == first), "{}", place.name);
+        assert_eq!((first.task_id, first.status), (Some(made[0]), Status::Preparing), "{}", place.name);
+        assert_eq!(queues[0].depth().await.expect("it answers"), [0, 1, 0, 0, 0], "{}", place.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_task_has_one_worker_and_one_completion() {
+    const TASKS: usize = 40;
+    for place in everywhere("queue_claims").await {
+        let queue = place.queue(Driver::Own);
+        for number in 0..TASKS {
+            queue.submit(&task(&format!("{{\"n\":{number}}}")), None).await.expect("it is made");
+        }
+        let workers = (0..6).map(|number| {
+            let queue = place.queue(Driver::Own);
+            let place = place.name;
+            tokio::spawn(async move {
+                let worker = format!("worker {number}");
+                let mut done = Vec::new();
+                while let Some(claim) =
+                    queue.claim(&worker, LEASE).await.unwrap_or_else(|error| panic!("{place}: {error}"))
+                {
+                    assert_eq!(claim.mac, seal(claim.id), "{place}");
+                    assert!(queue.renew(&claim, &worker, LEASE).await.expect("it answers"), "{place}");
+                    let finished = Settlement::Finished { result: &claim.meta, key: None };
+                    assert!(queue.settle(&claim, &worker, finished).await.expect("it answers"), "{place}");
+                    done.push(claim.id);
+                }
+                done
+            })
+        });
+        let mut done: BTreeMap<i64, usize> = BTreeMap::new();
+        for worker in workers.collect::<Vec<_>>() {
+            for id in worker.await.expect("no panic") {
+                *done.entry(id).or_default() += 1;
+            }
+        }
+        assert_eq!((done.len(), done.values().sum::<usize>()), (TASKS, TASKS), "{}", place.name);
+        assert_eq!(queue.depth().await.expect("it answers"), [0, 0, 0, TASKS as u64, 0], "{}", place.name);
+        assert_eq!(queue.prune(LEASE).await.expect("it answers"), 0, "{}", place.name);
+        let tasks = queue.list(Some(Status::Finished), 100).await.expect("it answers");
+        assert!(tasks.iter().all(|task| task.result == task.meta && task.progress == 100 && task.attempts == 1));
+        assert_eq!(queue.prune(Duration::ZERO).await.expect("it answers"), TASKS as u64, "{}", place.name);
+        assert!(tasks.iter().all(|task| task.created_at.starts_with("20") && task.finished_at.starts_with("20")));
+    }
+}
+
+#[tokio::test]
+async fn stasks_own_tables_are_written_in_its_shape_and_what_it_ends_stays_ended() {
+    for place in everywhere("queue_stask").await {
+        let name = place.name;
+        let queue = place.queue(Driver::Stask);
+        let missing = queue.ready().await;
+        assert!(matches!(missing, Err(Error::NoTable(_))), "{name}: {missing:?}");
+        assert_eq!(queue.register().await.expect("it answers"), Registration::Skipped, "{name}");
+        place.run(&stask(place.dialect())).await;
+        queue.ready().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+
+        assert_eq!(queue.register().await.expect("it answers"), Registration::Created, "{name}");
+        assert_eq!(queue.register().await.expect("it answers"), Registration::Ok, "{name}");
+        place.run("UPDATE evo_s_workers SET scope = 'other'").await;
+        assert_eq!(queue.register().await.expect("it answers"), Registration::Updated, "{name}");
+
+        let Submitted::New(id) = queue.submit(&task("{}"), None).await.expect("it is made") else { panic!("{name}") };
+        let seen = queue.task(id).await.expect("it answers").expect("it is there");
+        // At 10 sTask's own worker would take it, without asking anybody.
+        assert_eq!((seen.status, seen.started_by, &*seen.priority), (Some(Status::Preparing), Some(7), "normal"));
+        // A row that somebody else put there has no lease: nobody takes it.
+        place
+            .run("INSERT INTO evo_s_tasks (identifier, action, status) VALUES ('emcp_dispatch', 'dispatch', 30)")
+            .await;
+        // Nor one that sTask's own worker would take, unless it is taken over.
+        let foreign = "INSERT INTO evo_s_tasks (identifier, action, priority, meta) VALUES \
+                       ('emcp_dispatch', 'dispatch', 'high', 'foreign'), ('other', 'dispatch', 'high', 'other')";
+        place.run(foreign).await;
+        let claim = queue.claim("w", LEASE).await.expect("it answers").expect("one is due");
+        assert_eq!(claim.id, id, "{name}");
+        assert_eq!(queue.claim("w", LEASE).await.expect("it answers"), None, "{name}");
+        assert_eq!(queue.adopt().await.expect("it answers"), 1, "{name}");
+        assert_eq!(queue.adopt().await.expect("it answers"), 0, "{name}");
+        let foreign = queue.claim("w", LEASE).await.expect("it answers").expect("it was taken over");
+        assert_eq!((&*foreign.meta, &*foreign.mac), ("foreign", ""), "{name}");
+        place.run("UPDATE evo_s_tasks SET status = 100").await;
+        let finished = Settlement::Finished { result: "1", key: None };
+        assert!(!queue.settle(&claim, "w", finished).await.expect("it answers"), "{name}");
+    }
+}
