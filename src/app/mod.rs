@@ -13,7 +13,7 @@ mod sidecar;
 mod signals;
 
 pub use connect::{Finding, Loaded, State, connect};
-pub use executor::{RunningExecutor, demo_site};
+pub use executor::{RunningExecutor, demo_password, demo_site};
 pub use plan::{Files, Plan};
 pub use policy::PolicyStore;
 pub use process::{Up, run};
