@@ -2,6 +2,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::RngCore as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -20,6 +23,20 @@ use crate::telemetry::Metrics;
 pub async fn demo_site(path: &std::path::Path, documents: u32) -> anyhow::Result<()> {
     store::demo::create(path, documents).await.context("cannot make the demo site")?;
     Ok(())
+}
+
+/// Gives the demo site's administrator a new random password, and says which.
+///
+/// # Errors
+/// When the file cannot be written.
+pub async fn demo_password(path: &std::path::Path) -> anyhow::Result<String> {
+    let mut bytes = [0_u8; 15];
+    rand::rng().fill_bytes(&mut bytes);
+    let password = URL_SAFE_NO_PAD.encode(bytes);
+    // What is random needs no dear hash.
+    let hash = bcrypt::hash(&password, 4).map_err(|error| anyhow::anyhow!("{error}"))?;
+    store::demo::set_password(path, "admin", &hash).await.context("cannot write the demo site")?;
+    Ok(password)
 }
 
 /// The tool executor of this process.

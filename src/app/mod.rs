@@ -20,7 +20,7 @@ mod worker;
 
 pub use client::{Endpoint, Reply, Trouble};
 pub use connect::{Finding, Loaded, State, connect};
-pub use executor::{RunningExecutor, demo_site};
+pub use executor::{RunningExecutor, demo_password, demo_site};
 pub use permission::{PermissionChange, permissions};
 pub use plan::{Files, Plan};
 pub use policy::PolicyStore;

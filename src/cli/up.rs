@@ -7,13 +7,15 @@ use anyhow::{Context, bail};
 use base64::Engine as _;
 use rand::RngCore as _;
 
-use crate::app::{Files, Plan, demo_site};
+use crate::app::{Files, Plan, demo_password, demo_site};
 use crate::auth::{MintClaims, mint};
 use crate::base::{Clock, Secret, SystemClock};
 use crate::cli::load::SetArgs;
 use crate::cli::service::{log, runtime};
 use crate::config::embedded;
 
+/// The file in the data directory that holds the password of the demo site's administrator.
+const PASSWORD: &str = "demo.password";
 /// How long the printed token lives, in seconds.
 const TOKEN_TTL_S: u64 = 12 * 3600;
 
@@ -98,10 +100,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let executor = Plan::load_executor(&files, &overrides, &data).map_err(|r| anyhow::anyhow!("{}", r.render()))?;
     let handle = log(&sidecar.log)?;
     let runtime = runtime()?;
-    if !site.exists() {
+    let new = !site.exists();
+    if new {
         eprintln!("making the demo site in {} ({} generated documents)", site.display(), args.demo_docs);
     }
     runtime.block_on(demo_site(&site, args.demo_docs))?;
+    if new {
+        // Of an earlier demo site, perhaps.
+        let _ = std::fs::remove_file(data.join(PASSWORD));
+        keep(&data.join(PASSWORD), &runtime.block_on(demo_password(&site))?)?;
+    }
+    let login = std::fs::read_to_string(data.join(PASSWORD)).ok();
     let plan = Plan {
         files,
         overrides,
@@ -111,15 +120,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         executor: Some(executor),
         last_good: false,
     };
-    runtime.block_on(crate::app::run(plan, Some(handle), |up| announce(up, &secret))).map_err(|error| {
-        let taken = |cause: &(dyn std::error::Error + 'static)| {
-            cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
-        };
-        match error.chain().any(taken) {
-            true => error.context("--listen, --admin and --data choose other places"),
-            false => error,
-        }
-    })
+    runtime.block_on(crate::app::run(plan, Some(handle), |up| announce(up, &secret, login.as_deref()))).map_err(
+        |error| {
+            let taken = |cause: &(dyn std::error::Error + 'static)| {
+                cause
+                    .downcast_ref::<std::io::Error>()
+                    .is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+            };
+            match error.chain().any(taken) {
+                true => error.context("--listen, --admin and --data choose other places"),
+                false => error,
+            }
+        },
+    )
 }
 
 /// What executor.toml is told about a data directory, by `up` and by what works beside it.
@@ -137,7 +150,7 @@ fn quoted(path: &Path) -> String {
     toml::Value::String(path.display().to_string()).to_string()
 }
 
-fn announce(up: &crate::app::Up, secret: &Secret) {
+fn announce(up: &crate::app::Up, secret: &Secret, login: Option<&str>) {
     let routes = &up.policy.routes;
     let handle = up.policy.servers.first().map_or("content", |server| &*server.handle);
     let segments = [&*routes.base, &*routes.version, &*routes.api_prefix, handle];
@@ -171,6 +184,11 @@ fn announce(up: &crate::app::Up, secret: &Secret) {
         line(format!("control {}", path.display()));
     }
     line(format!("token   {token}"));
+    if let Some(password) = login.filter(|_| up.policy.routes.api && up.policy.auth.token.enabled) {
+        let segments = [&*routes.base, &*routes.version, "token"];
+        let path: Vec<&str> = segments.into_iter().filter(|segment| !segment.is_empty()).collect();
+        line(format!("login   admin {} at /{}", password.trim(), path.join("/")));
+    }
     line(String::new());
     line("This is for trying things out, not for production. Try:".to_owned());
     line(format!("  curl -s {url} -H 'Authorization: Bearer {token}' \\"));
@@ -192,10 +210,15 @@ fn make_key(path: &Path) -> anyhow::Result<()> {
         let mut bytes = [0_u8; 32];
         rand::rng().fill_bytes(&mut bytes);
         let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(text.as_bytes())?;
+        keep(path, &text)?;
     }
     Ok(())
+}
+
+/// Writes a secret into a new file that nobody else may read.
+fn keep(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 /// Reads the key that [`key`] made.

@@ -29,11 +29,14 @@ const TURN: Duration = Duration::from_secs(2);
 const MAX_BODY: usize = 64 * 1024;
 
 /// Whose turn it is to hash.
-pub(in crate::executor) struct Hashing(Arc<Semaphore>);
+pub(in crate::executor) struct Hashing {
+    places: Arc<Semaphore>,
+    patience: Duration,
+}
 
 impl Default for Hashing {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(HASHES)))
+        Self { places: Arc::new(Semaphore::new(HASHES)), patience: TURN }
     }
 }
 
@@ -41,7 +44,7 @@ impl Hashing {
     /// Runs `work` on the blocking pool when it is its turn; `None` when that took too long. Work that was begun keeps
     /// its turn to its end, also when nobody waits for it any more.
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let turn = tokio::time::timeout(TURN, Arc::clone(&self.0).acquire_owned()).await.ok()?.ok()?;
+        let turn = tokio::time::timeout(self.patience, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()?;
         tokio::task::spawn_blocking(move || {
             let value = work();
             drop(turn);
@@ -126,5 +129,35 @@ impl Executor {
                 CredentialsVerdict::WrongPassword
             }
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_too_long_gives_up_and_begun_work_keeps_its_place() {
+        let hashing = Arc::new(Hashing { patience: Duration::from_millis(20), ..Hashing::default() });
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(parking_lot::Mutex::new(gate));
+        let (begun, mut beginning) = tokio::sync::mpsc::unbounded_channel();
+        for _ in 0..HASHES {
+            let (hashing, gate, begun) = (Arc::clone(&hashing), Arc::clone(&gate), begun.clone());
+            let task = tokio::spawn(async move {
+                let work = move || {
+                    let _ = begun.send(());
+                    let _ = gate.lock().recv();
+                };
+                hashing.run(work).await
+            });
+            beginning.recv().await.expect("the work begins");
+            // Nobody waits for it any more, and it still counts.
+            task.abort();
+        }
+        assert_eq!(hashing.run(|| 1).await, None);
+        drop(release);
+        let patient = Hashing { places: Arc::clone(&hashing.places), patience: Duration::from_secs(30) };
+        assert_eq!(patient.run(|| 2).await, Some(2));
     }
 }

@@ -53,6 +53,18 @@ pub async fn create(path: &Path, documents: u32) -> Result<bool, Error> {
     }
 }
 
+/// Gives a user of a demo site a password, as the hash that the CMS would store.
+///
+/// # Errors
+/// When the file cannot be written.
+pub async fn set_password(path: &Path, username: &str, hash: &str) -> Result<(), Error> {
+    let mut connection = SqliteConnectOptions::new().filename(path).connect().await?;
+    let statement = format!("UPDATE {PREFIX}users SET password = ? WHERE username = ?");
+    sqlx::query(AssertSqlSafe(statement)).bind(hash).bind(username).execute(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
 /// Runs one script in one transaction. Only numbers and constants of this module are put into its text.
 async fn run(connection: &mut SqliteConnection, script: &str, documents: u32) -> Result<(), Error> {
     let script = script

@@ -187,6 +187,15 @@ fn md5_is_read_by_the_switch() {
 }
 
 #[test]
+fn up_prints_a_login_that_works() {
+    let sidecar = on().go();
+    let login = sidecar.said("login").to_owned();
+    let (password, route) = login.strip_prefix("admin ").and_then(|rest| rest.split_once(" at ")).expect("a login");
+    assert_eq!((sidecar.send(&ask("admin", password)).status, route), (200, ROUTE));
+    sidecar.finish();
+}
+
+#[test]
 fn a_denied_sub_gets_no_token() {
     let sidecar = on().policy("auth.deny_sub", vec!["admin"]).go();
     password(&sidecar, 1, BCRYPT);
