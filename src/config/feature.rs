@@ -15,7 +15,7 @@ pub(in crate::config) fn acl(root: &Section<'_>) -> AclPolicy {
         let message = format!("`acl.permission` is no name of a permission: {:?}", permission.text);
         section.reader.problem(permission.place, message, "use letters, digits and _, such as \"emcp\"");
     }
-    later(&section, "dispatch_permission", "manager sessions", "remove it");
+    later(&section, "dispatch_permission", "dispatch for users of the CMS's manager", "remove it");
     section.close();
     AclPolicy { permission: permission.text }
 }

@@ -21,9 +21,21 @@ fn answer(head: &str, body: &str) -> Vec<u8> {
 /// What the upstream writes before it closes, and what the client then gets.
 type Case = (&'static str, Vec<u8>, u16, Option<&'static str>);
 
+/// The same answer, which says that the connection ends with it: otherwise the next call may be lost on it.
+fn closing(answer: &[u8]) -> Vec<u8> {
+    let mut answer = answer.to_vec();
+    if answer.starts_with(b"HTTP/1.1 ")
+        && answer.get(9) != Some(&b'1')
+        && let Some(at) = answer.windows(2).position(|pair| pair == b"\r\n")
+    {
+        answer.splice(at + 2..at + 2, *b"Connection: close\r\n");
+    }
+    answer
+}
+
 /// Serves the case whose position is the call's id, then closes.
 fn playing(cases: &[Case]) -> Upstream {
-    let scripts: Vec<Vec<u8>> = cases.iter().map(|case| case.1.clone()).collect();
+    let scripts: Vec<Vec<u8>> = cases.iter().map(|case| closing(&case.1)).collect();
     Upstream::scripted(move |seen, peer| {
         let index = seen.json()["id"].as_u64().and_then(|id| usize::try_from(id).ok()).expect("the case's number");
         peer.send(&scripts[index]);
