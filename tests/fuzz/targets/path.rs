@@ -45,10 +45,10 @@ fn free(routes: &Routes, target: &str) {
             if let Ok(decoded) = decoded.as_deref().map(|path| path.split(['?', '#']).next().unwrap_or_default())
                 && decoded.starts_with('/')
             {
-                assert!(!matches!(route(routes, decoded), Ok(Route::Mcp { .. } | Route::Manager { .. } | Route::Reserved)), "{target:?}");
+                assert!(matches!(route(routes, decoded), Ok(Route::Cms) | Err(_)), "{target:?}");
             }
         }
-        Ok(Route::Manager { .. } | Route::Reserved) | Err(_) => {}
+        Ok(Route::Manager { .. } | Route::Dispatch { .. } | Route::Reserved) | Err(_) => {}
     }
 }
 
