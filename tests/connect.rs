@@ -1,9 +1,10 @@
 //! `check --connect` as an operator runs it: the real binary before small servers, a real redis-server and a real
 //! executor. What it finds, what it says to do about it, and its exit code.
 
+use std::cell::{Cell, RefCell};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -447,11 +448,13 @@ fn a_redis_is_told_by_what_it_refuses() {
 
 #[test]
 fn a_socket_of_redis_is_as_good() {
-    let redis = RedisServer::start_with(|dir, _| {
+    let socket = RefCell::new(PathBuf::new());
+    let _redis = RedisServer::start_with(|dir, _| {
+        socket.replace(dir.join("redis.sock"));
         vec!["--unixsocket".into(), dir.join("redis.sock").to_string_lossy().into_owned()]
     });
     let files = Files::new();
-    let socket = redis.dir().join("redis.sock");
+    let socket = socket.into_inner();
     files.sidecar(&format!("[redis]\nurl = \"unix://{}\"\ntimeout_ms = 5000\n", socket.display()));
     let (code, text) = files.connect();
     assert!(code == 0 && about(&text, "ok", "redis").0.contains("redis.sock"), "{text}");
@@ -521,7 +524,9 @@ fn files_that_do_not_fit_each_other_are_warned_about() {
 
 #[test]
 fn a_redis_whose_certificate_nobody_vouches_for_is_told_so() {
-    let redis = RedisServer::start_with(|dir, port| {
+    let listens = Cell::new(0);
+    let _redis = RedisServer::start_with(|dir, port| {
+        listens.set(port);
         let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
         let (key, certificate) = (file("redis.key"), file("redis.crt"));
         let key_kind = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
@@ -535,7 +540,7 @@ fn a_redis_whose_certificate_nobody_vouches_for_is_told_so() {
         tls.into_iter().chain(rest).map(str::to_owned).collect()
     });
     let files = Files::new();
-    files.sidecar(&format!("[redis]\nurl = \"rediss://:hunter2@localhost:{}\"\n", redis.second_port));
+    files.sidecar(&format!("[redis]\nurl = \"rediss://:hunter2@localhost:{}\"\n", listens.get()));
     let (code, text) = files.connect();
     let (line, fix) = about(&text, "failed", "redis");
     assert!(code == 1 && line.contains("certificate that is not accepted") && fix.contains("SSL_CERT_FILE"), "{text}");

@@ -23,6 +23,7 @@ mod reload;
 mod reserved;
 mod secrets;
 mod sse;
+mod tls;
 mod tools;
 mod upstream;
 mod wire;

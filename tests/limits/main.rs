@@ -4,4 +4,3 @@ mod chaos;
 mod conformance;
 mod failures;
 mod server;
-mod tls;

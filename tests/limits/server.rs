@@ -18,7 +18,6 @@ pub struct RedisServer {
     dir: tempfile::TempDir,
     extra: Vec<String>,
     pub port: u16,
-    pub second_port: u16,
 }
 
 impl RedisServer {
@@ -32,18 +31,13 @@ impl RedisServer {
         for _ in 0..5 {
             let port = free_port();
             let dir = tempfile::tempdir().expect("a temporary directory");
-            let second_port = free_port();
-            let extra = extra(dir.path(), second_port);
-            let mut server = Self { child: spawn(port, &dir, &extra), dir, extra, port, second_port };
+            let extra = extra(dir.path(), free_port());
+            let mut server = Self { child: spawn(port, &dir, &extra), dir, extra, port };
             if server.wait_until_ready() {
                 return server;
             }
         }
         panic!("redis-server does not start");
-    }
-
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     pub fn url(&self) -> String {

@@ -79,6 +79,7 @@ pub struct Start {
     policy: toml::Table,
     sets: Vec<String>,
     arguments: Vec<String>,
+    environment: Vec<(String, PathBuf)>,
     upstream: Option<Upstream>,
 }
 
@@ -109,14 +110,19 @@ impl Start {
         self
     }
 
+    /// A variable of its environment.
+    pub fn env(mut self, name: &str, value: impl Into<PathBuf>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
     pub fn upstream(mut self, upstream: Upstream) -> Self {
         self.upstream = Some(upstream);
         self
     }
 
     pub fn go(self) -> Sidecar {
-        let upstream = self.upstream.unwrap_or_else(Upstream::mcp);
-        Sidecar::launch(&self.policy, &self.sets, &self.arguments, upstream)
+        Sidecar::launch(self)
     }
 }
 
@@ -136,7 +142,13 @@ pub struct Sidecar {
 
 impl Sidecar {
     pub fn start() -> Start {
-        Start { policy: shipped_policy(), sets: Vec::new(), arguments: Vec::new(), upstream: None }
+        Start {
+            policy: shipped_policy(),
+            sets: Vec::new(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            upstream: None,
+        }
     }
 
     /// With another policy of conf/ than the usual one.
@@ -144,18 +156,19 @@ impl Sidecar {
         Start { policy: shipped(name), ..Self::start() }
     }
 
-    fn launch(policy: &toml::Table, sets: &[String], arguments: &[String], upstream: Upstream) -> Self {
+    fn launch(start: Start) -> Self {
+        let upstream = start.upstream.unwrap_or_else(Upstream::mcp);
         let data = tempfile::tempdir().expect("a temporary directory");
         let canary = Upstream::canary();
         let file = data.path().join("test-policy.toml");
-        std::fs::write(&file, policy_text(policy)).expect("is written");
+        std::fs::write(&file, policy_text(&start.policy)).expect("is written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sidecar"));
         command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.arg("--data").arg(data.path().join("data")).arg("--policy").arg(&file);
         command.arg("--set").arg(format!("upstreams.raw={{url=\"http://{}/mcp\"}}", upstream.address()));
         command.arg("--set").arg(format!("cms.url=\"http://{}\"", canary.address()));
-        command.args(arguments);
-        for assignment in sets {
+        command.args(start.arguments).envs(start.environment);
+        for assignment in start.sets {
             command.arg("--set").arg(assignment);
         }
         command.env("SAPI_JWT_SECRET", SECRET).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
