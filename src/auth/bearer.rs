@@ -5,9 +5,13 @@ use crate::policy::Reason;
 /// # Errors
 /// `Unauthenticated` when there is no header, or it is anything else.
 pub fn bearer(header: Option<&[u8]>) -> Result<&str, Reason> {
-    let text = header.and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or(Reason::Unauthenticated)?;
-    let (scheme, rest) = text.trim_matches([' ', '\t']).split_once(' ').ok_or(Reason::Unauthenticated)?;
-    let token = rest.trim_start_matches(' ');
-    let plain = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-    if scheme.eq_ignore_ascii_case("bearer") && plain { Ok(token) } else { Err(Reason::Unauthenticated) }
+    let refused = Reason::Unauthenticated;
+    let text = header.ok_or(refused)?.trim_ascii();
+    let (scheme, rest) = text.split_at_checked("Bearer".len()).ok_or(refused)?;
+    let token = rest.trim_ascii_start();
+    let separated = token.len() < rest.len() && rest[..rest.len() - token.len()].iter().all(|byte| *byte == b' ');
+    if !scheme.eq_ignore_ascii_case(b"bearer") || !separated || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(refused);
+    }
+    std::str::from_utf8(token).map_err(|_| refused)
 }

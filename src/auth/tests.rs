@@ -124,6 +124,12 @@ fn a_bearer_header_is_read_strictly() {
         (Some("Basic abc"), None),
         (Some("Bearer"), None),
         (Some("Bearer a b"), None),
+        (Some(" Bearer abc\t"), Some("abc")),
+        (Some("Bearerabc"), None),
+        (Some("Bearer\tabc"), None),
+        (Some("Bearer \tabc"), None),
+        (Some("Bearer é"), None),
+        (Some("Béarer abc"), None),
         (Some(""), None),
         (None, None),
     ];

@@ -64,7 +64,7 @@ pub struct Gateway {
     cms: Option<HttpPeer>,
     gate: Arc<Gate>,
     draining: AtomicBool,
-    in_flight: AtomicU64,
+    in_flight: Arc<AtomicU64>,
 }
 
 impl Gateway {
@@ -97,7 +97,7 @@ impl Gateway {
             connector: TransportConnector::new(Some(ConnectorOptions::new(1))),
             gate: Gate::new(parts.settings.max_connections, parts.settings.per_address),
             draining: AtomicBool::new(false),
-            in_flight: AtomicU64::new(0),
+            in_flight: Arc::default(),
             policy: parts.policy,
             verifier: parts.verifier,
             limits: parts.limits,
@@ -176,7 +176,33 @@ pub struct RequestContext {
     is_cms: bool,
     /// What the access log shows in place of the target.
     shown: Option<String>,
-    counted: bool,
+    _flight: Flight,
+}
+
+impl RequestContext {
+    /// What the access log shows of a target on our routes: no query, and no handle that is not known.
+    fn show(&mut self, target: Result<&str, Reason>, name: &str, known: bool) {
+        let sent = target.unwrap_or_default();
+        if !known || sent.contains('?') {
+            self.shown = Some(mcp_target(sent, (!known).then_some(name)));
+        }
+    }
+}
+
+/// A request being served, counted until it is dropped: also when its handler panics.
+struct Flight(Arc<AtomicU64>);
+
+impl Flight {
+    fn begin(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Gateway {
@@ -204,7 +230,6 @@ impl ProxyHttp for Front {
     type CTX = RequestContext;
 
     fn new_ctx(&self) -> Self::CTX {
-        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
         let nobody = IpAddr::from([0, 0, 0, 0]);
         RequestContext {
             started: Instant::now(),
@@ -212,7 +237,7 @@ impl ProxyHttp for Front {
             peer: nobody,
             is_cms: false,
             shown: None,
-            counted: true,
+            _flight: Flight::begin(&self.0.in_flight),
         }
     }
 
@@ -247,11 +272,7 @@ impl ProxyHttp for Front {
         let target = target.as_deref().map_err(|_| Reason::BadRequest);
         match target.and_then(|target| route(&policy.routes, target)) {
             Ok(Route::Mcp { server }) => {
-                let sent = target.unwrap_or_default();
-                let known = policy.server(&server).is_some();
-                if !known || sent.contains('?') {
-                    ctx.shown = Some(mcp_target(sent, if known { None } else { Some(&server) }));
-                }
+                ctx.show(target, &server, policy.server(&server).is_some());
                 call::serve(&self.0, session, ctx, &policy, &server).await;
                 Ok(true)
             }
@@ -264,20 +285,12 @@ impl ProxyHttp for Front {
                 Ok(true)
             }
             Ok(Route::Manager { name }) => {
-                let sent = target.unwrap_or_default();
-                let known = name == manager::SERVERS || policy.server(name).is_some();
-                if !known || sent.contains('?') {
-                    ctx.shown = Some(mcp_target(sent, if known { None } else { Some(name) }));
-                }
+                ctx.show(target, name, name == manager::SERVERS || policy.server(name).is_some());
                 manager::serve(&self.0, session, ctx, &policy, name).await;
                 Ok(true)
             }
             Ok(Route::Dispatch { server }) if policy.queue.driver != QueueDriver::Off => {
-                let sent = target.unwrap_or_default();
-                let known = policy.server(server).is_some();
-                if !known || sent.contains('?') {
-                    ctx.shown = Some(mcp_target(sent, if known { None } else { Some(server) }));
-                }
+                ctx.show(target, server, policy.server(server).is_some());
                 dispatch::serve(&self.0, session, ctx, &policy, server).await;
                 Ok(true)
             }
@@ -391,9 +404,6 @@ impl ProxyHttp for Front {
                 duration_ms,
                 redactor: &self.0.policy.load().logging.redactor,
             });
-        }
-        if std::mem::take(&mut ctx.counted) {
-            self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
