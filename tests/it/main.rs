@@ -9,6 +9,7 @@ mod deny;
 mod dispatch;
 mod drain;
 mod harness;
+mod http1;
 mod i18n;
 mod issue;
 mod limits;
