@@ -41,8 +41,10 @@ impl Load<'_> {
         self.doors.map(Door::new)
     }
 
-    /// One request to one sidecar, with its place in the books. `None` where there was no answer, or one that says that
-    /// something is dead.
+    /// One request to one sidecar, with its place in the books.
+    ///
+    /// # Errors
+    /// How the answer was lost; `None` where it is one that says that something is dead.
     pub fn ask(&self, doors: &mut [Door; 2], door: usize, request: &Request) -> Result<Response, Option<Loss>> {
         let began = self.tally.turn();
         let response = doors[door].ask(request).map_err(|loss| {

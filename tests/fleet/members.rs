@@ -27,8 +27,8 @@ pub enum Member {
 
 pub struct Fleet {
     runtime: tokio::runtime::Runtime,
-    pub mariadb: Server,
-    pub redis: Redis,
+    mariadb: Server,
+    redis: Redis,
     /// Of each sidecar and its executor; workers use the first two's.
     pub files: [Files; 2],
     pub doors: [SocketAddr; 2],
@@ -102,6 +102,15 @@ impl Fleet {
         self.runtime.block_on(self.mariadb.number(statement))
     }
 
+    pub fn kill_redis(&mut self) {
+        self.redis.kill();
+    }
+
+    /// Starts another one in its place, which knows nothing.
+    pub fn restart_redis(&mut self) {
+        self.redis = Redis::at(self.redis.address());
+    }
+
     pub fn kill_mariadb(&mut self) {
         self.mariadb.kill();
     }
@@ -134,7 +143,7 @@ fn files(door: SocketAddr, mariadb: &Server, redis: &Redis) -> Files {
     files.edit("sidecar.toml", "http = [\"127.0.0.1:0\"]", &format!("http = [\"{door}\"]"));
     files.edit("sidecar.toml", "durability = \"buffered\"", "durability = \"written\"");
     // The machine is busy and the binary not optimised: a Redis that lives is never slow.
-    let shared = format!("[redis]\nurl = \"{}\"\ntimeout_ms = 5000\n\n[audit]\n", redis.url());
+    let shared = format!("[redis]\nurl = \"redis://{}\"\ntimeout_ms = 5000\n\n[audit]\n", redis.address());
     files.edit("sidecar.toml", "[audit]\n", &shared);
 
     let database = mariadb.url(DATABASE);

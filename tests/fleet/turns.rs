@@ -84,13 +84,13 @@ impl Play<'_> {
     }
 
     fn redis(&mut self) {
-        self.fleet.redis.kill();
+        self.fleet.kill_redis();
         let fallbacks = |index| self.fleet.metric(Member::Sidecar(index), "mcp_sidecar_limits_fallbacks_total", "");
         self.tally.until("each sidecar counts for itself", |_, _| (0..2).all(|index| fallbacks(index) > 0));
         for index in [0, 1] {
             self.without(index);
         }
-        self.fleet.redis.restart();
+        self.fleet.restart_redis();
         self.tally.until("both count in Redis again", |_, _| (0..2).all(|index| self.fleet.counts_in_redis(index)));
     }
 

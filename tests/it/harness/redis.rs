@@ -1,37 +1,43 @@
 //! A real redis-server on a free port, without persistence.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 pub struct Redis {
     child: Child,
     address: SocketAddr,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl Redis {
     /// Starts redis-server (`make deps` installs it) and waits until it accepts.
     pub fn start() -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port");
+        Self::at(TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port"))
+    }
+
+    /// As [`Self::start`], on a port that is known to be free.
+    pub fn at(address: SocketAddr) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let child = run(address, dir.path());
-        Self { child, address, dir }
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &address.port().to_string()])
+            .arg("--dir")
+            .arg(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server runs; `make deps` installs it");
+        super::eventually("redis-server accepts", Duration::from_secs(10), || TcpStream::connect(address).ok());
+        Self { child, address, _dir: dir }
     }
 
-    /// Starts a killed one again, where it was, without what it knew.
-    pub fn restart(&mut self) {
-        self.child = run(self.address, self.dir.path());
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://{}", self.address)
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The `--set` argument that points a sidecar here.
     pub fn setting(&self) -> String {
-        format!("redis.url=\"{}\"", self.url())
+        format!("redis.url=\"redis://{}\"", self.address())
     }
 
     /// Stops the server where it stands: connections stay open and nobody answers.
@@ -60,17 +66,4 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-fn run(address: SocketAddr, dir: &Path) -> Child {
-    let child = Command::new("redis-server")
-        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &address.port().to_string()])
-        .arg("--dir")
-        .arg(dir)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("redis-server runs; `make deps` installs it");
-    super::eventually("redis-server accepts", Duration::from_secs(10), || TcpStream::connect(address).ok());
-    child
 }
