@@ -78,23 +78,29 @@ impl Fleet {
         *self.part(member) = started;
     }
 
-    /// Kills a worker that has a task at this moment; the task's id.
-    pub fn kill_at_work(&mut self, index: usize) -> i64 {
-        let name = name(&self.workers[index]);
+    /// Stops a worker that has a task at this moment, as a machine does that has lost its power; the task's id.
+    pub fn freeze_at_work(&mut self, index: usize) -> i64 {
+        let worker = &self.workers[index];
+        let statement = format!(
+            "SELECT COALESCE(MIN(task_id), 0) FROM {DATABASE}.evo_mcp_attempts WHERE worker = '{}' AND outcome IS NULL",
+            name(worker)
+        );
         eventually("the worker is met at work", START, || {
-            self.workers[index].signal(Signal::STOP);
-            // It stands still: what it holds now, it holds when it dies.
-            let task = self.number(&format!(
-                "SELECT COALESCE(MIN(task_id), 0) FROM {DATABASE}.evo_mcp_attempts \
-                 WHERE worker = '{name}' AND outcome IS NULL"
-            ));
-            if task == 0 {
-                self.workers[index].signal(Signal::CONT);
-                return None;
+            worker.signal(Signal::STOP);
+            // What it holds now, it holds until it goes on or dies; unless it has just said that it is done, which the
+            // database takes a moment to do.
+            let task = self.number(&statement);
+            let holds = task != 0 && (0..5).all(|_| self.number(&statement) == task);
+            if !holds {
+                worker.signal(Signal::CONT);
             }
-            self.workers[index].kill();
-            Some(task)
+            holds.then_some(task)
         })
+    }
+
+    /// Lets a stopped worker go on, as if no time had passed.
+    pub fn thaw(&mut self, index: usize) {
+        self.workers[index].signal(Signal::CONT);
     }
 
     /// A number that the database tells.

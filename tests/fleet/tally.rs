@@ -10,13 +10,15 @@ use crate::members::Member;
 /// Anything that must happen happens within this, or the test fails.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Who dies.
+/// Who dies, or stands still for longer than its leases last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     Nobody,
     MariaDb,
     Redis,
     Member(Member),
+    /// A worker.
+    Frozen(usize),
 }
 
 impl Turn {
@@ -24,7 +26,7 @@ impl Turn {
     fn excuses(self, failure: &str) -> bool {
         match self {
             // Nobody waits for a worker, and Redis has a stand-in.
-            Self::Nobody | Self::Redis | Self::Member(Member::Worker(_)) => false,
+            Self::Nobody | Self::Redis | Self::Member(Member::Worker(_)) | Self::Frozen(_) => false,
             Self::MariaDb => ["-32603", "503 async_unavailable"].contains(&failure),
             Self::Member(Member::Executor(_)) => failure == "502 upstream_failed",
             Self::Member(Member::Sidecar(_)) => ["refused", "cut"].contains(&failure),

@@ -36,6 +36,7 @@ impl Play<'_> {
             Turn::MariaDb => self.mariadb(),
             Turn::Redis => self.redis(),
             Turn::Member(Member::Worker(index)) => self.worker(index),
+            Turn::Frozen(index) => self.frozen(index),
             Turn::Member(member @ Member::Executor(index)) => {
                 self.fleet.kill(member);
                 let from = self.tally.mark();
@@ -95,14 +96,35 @@ impl Play<'_> {
     }
 
     fn worker(&mut self, index: usize) {
-        let task = self.fleet.kill_at_work(index);
+        let task = self.fleet.freeze_at_work(index);
+        self.fleet.kill(Member::Worker(index));
+        self.taken_over(task);
+        self.fleet.restart(Member::Worker(index));
+        self.tally.until("it works again", |_, _| self.runs(index, "finished") > 0);
+    }
+
+    /// A worker whose task others have ended by the time it goes on completes nothing.
+    fn frozen(&mut self, index: usize) {
+        let lost = self.runs(index, "lost");
+        let task = self.fleet.freeze_at_work(index);
+        self.taken_over(task);
+        self.fleet.thaw(index);
+        self.tally.until("it notices", |_, _| self.runs(index, "lost") > lost);
+        let finished = self.runs(index, "finished");
+        self.tally.until("it works again", |_, _| self.runs(index, "finished") > finished);
+    }
+
+    fn taken_over(&mut self, task: i64) {
         self.cut.push(task);
         let status = format!("SELECT CAST(status AS SIGNED) FROM fleet.evo_mcp_tasks WHERE id = {task}");
         self.tally.until("another worker ends its task", |_, _| self.fleet.number(&status) == 80);
         self.tally.until("the others carry on", |from, now| now.completed > from.completed + 3);
-        self.fleet.restart(Member::Worker(index));
-        let finished = || self.fleet.metric(Member::Worker(index), "mcp_sidecar_queue_runs_total{", "\"finished\"");
-        self.tally.until("it works again", |_, _| finished() > 0);
+    }
+
+    /// How many runs of this worker's process ended so.
+    fn runs(&self, index: usize, outcome: &str) -> usize {
+        let series = format!("outcome=\"{outcome}\"");
+        self.fleet.metric(Member::Worker(index), "mcp_sidecar_queue_runs_total{", &series)
     }
 }
 
@@ -124,6 +146,7 @@ fn each_member_may_be_killed_under_load() {
         turns.extend([Turn::MariaDb, Turn::Redis]);
         turns.extend([0, 1].map(|index| Turn::Member(Member::Executor(index))));
         turns.extend([0, 1, 2].map(|index| Turn::Member(Member::Worker(index))));
+        turns.push(Turn::Frozen(2));
         // Last, so that the executors before them live as long as they do from then on.
         turns.extend([0, 1].map(|index| Turn::Member(Member::Sidecar(index))));
     }
