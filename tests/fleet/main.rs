@@ -1,5 +1,6 @@
 //! Two sidecars, two executors and three workers, each a process of its own, on one real MariaDB and one real Redis,
-//! under load without a pause, while each of the nine is killed in turn and started again, and a worker stopped until it has lost its task.
+//! under load without a pause, while each of the nine is killed in turn and started again, and one worker is stopped
+//! until others have ended its task.
 //!
 //! What holds: no accepted task is lost and none completes twice, no answer is wrong, a call that fails fails as
 //! documented and only while something is dead that it needs, rate limits admit exactly what they say, and audit,
