@@ -4,7 +4,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use smallvec::SmallVec;
 
 /// An object with more keys than this is searched by hash.
-const LINEAR: usize = 32;
+const LINEAR: usize = 64;
+/// Keys of so many open members take no memory of their own.
+const INLINE: usize = 24;
 
 /// The object whose keys are being read, as far as its keys mean something to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +80,9 @@ fn fold(character: char) -> char {
 /// The keys of the objects that are open, innermost last. Small objects share one list that is searched in a row.
 #[derive(Debug, Default)]
 pub(super) struct Keys<'a> {
-    open: SmallVec<[Cow<'a, str>; LINEAR]>,
+    open: SmallVec<[Cow<'a, str>; INLINE]>,
     /// The [`word`] of each: a search looks at keys only where these are equal.
-    words: SmallVec<[u64; LINEAR]>,
+    words: SmallVec<[u64; INLINE]>,
 }
 
 /// The keys of one object: a mark in the shared list, or a set of its own once there are many.
@@ -102,8 +104,9 @@ impl<'a> Keys<'a> {
             return large.insert(key);
         }
         let word = word(key.as_bytes());
-        let alike = self.words[set.mark..].iter().zip(&self.open[set.mark..]).filter(|(other, _)| **other == word);
-        if alike.into_iter().any(|(_, other)| *other == key) {
+        // Without an early end, so that many words are compared in one step.
+        let alike = self.words[set.mark..].iter().fold(false, |alike, other| alike | (*other == word));
+        if alike && self.open[set.mark..].contains(&key) {
             return false;
         }
         self.open.push(key);
