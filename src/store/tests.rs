@@ -93,6 +93,8 @@ fn each_statement_reads_the_same_in_three_dialects() {
     insta::assert_snapshot!("search_site", dialects(|t| content::search(t, &by_title, none, PAGE)));
     let (by_variables, wanted) = variables();
     insta::assert_snapshot!("search_variables", dialects(|t| content::search(t, &by_variables, &wanted, PAGE)));
+    let below = Search { template: None, ..by_variables };
+    insta::assert_snapshot!("search_below", dialects(|t| content::search(t, &below, &wanted, PAGE)));
     insta::assert_snapshot!("root_tree", dialects(|t| content::root_tree(t, 1, none, PAGE)));
     insta::assert_snapshot!("descendants", dialects(|t| content::descendants(t, 2, 3, none, PAGE)));
     insta::assert_snapshot!("ancestors", dialects(|t| content::ancestors(t, 8, Some(2), none, PAGE)));
