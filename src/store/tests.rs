@@ -133,6 +133,29 @@ fn variables_that_leave_least_are_joined_first() {
 }
 
 #[test]
+fn only_some_pages_are_told_how_far_they_reach() {
+    let mysql = Tables::new("evo_", Dialect::MySql);
+    let bare = mysql.with(std::sync::Arc::default());
+    let sqlite = Tables::new("evo_", Dialect::Sqlite);
+    let end = |end| Page { limit: 20, offset: end - 20 };
+    let told = |statement: SelectStatement| statement.to_string(sea_query::MysqlQueryBuilder).contains("`most`");
+    let none = &Found::default();
+    for (tables, depth, page, expected) in [
+        (&mysql, 3, end(20), [true, true]),
+        (&mysql, 6, end(500), [true, true]),
+        (&mysql, 6, end(501), [false, false]),
+        (&mysql, 6, Page { limit: 20, offset: u64::MAX }, [false, false]),
+        (&mysql, 2, end(20), [false, true]),
+        (&bare, 6, end(20), [false, true]),
+        (&sqlite, 6, end(20), [false, false]),
+    ] {
+        let statements =
+            [content::descendants(tables, 2, depth, none, page), content::root_tree(tables, depth, none, page)];
+        assert_eq!(statements.map(told), expected, "{tables:?} {depth} {page:?}");
+    }
+}
+
+#[test]
 fn no_model_names_a_secret_column() {
     let secret =
         ["password", "cachepwd", "cachepwd_valid_to", "verified_key", "refresh_token", "access_token", "sessionid"];
