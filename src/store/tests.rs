@@ -137,7 +137,7 @@ fn only_some_pages_are_told_how_far_they_reach() {
     let mysql = Tables::new("evo_", Dialect::MySql);
     let bare = mysql.with(std::sync::Arc::default());
     let sqlite = Tables::new("evo_", Dialect::Sqlite);
-    let end = |end| Page { limit: 20, offset: end - 20 };
+    let end = |end: u64| Page { limit: 20, offset: end - 20 };
     let told = |statement: SelectStatement| statement.to_string(sea_query::MysqlQueryBuilder).contains("`most`");
     let none = &Found::default();
     for (tables, depth, page, expected) in [
