@@ -5,12 +5,13 @@
 
 use sea_query::{Alias, Condition, Expr, ExprTrait, JoinType, Order, Query, SelectStatement};
 
+use crate::store::below::{self, below, below_roots};
 use crate::store::text::{self, Key};
 use crate::store::variable::{self, Found, Joins, Tags};
-use crate::store::{Error, Page, Row, Tables};
+use crate::store::{Dialect, Error, Page, Row, Tables};
 
-const DOCUMENT: &str = "site_content";
-const CLOSURE: &str = "site_content_closure";
+pub(in crate::store) const DOCUMENT: &str = "site_content";
+pub(in crate::store) const CLOSURE: &str = "site_content_closure";
 pub(in crate::store) const TABLES: [&str; 2] = [DOCUMENT, CLOSURE];
 
 /// The columns of a document, in the order of the item.
@@ -140,14 +141,31 @@ struct Selection {
 /// Documents by property, and by place when `parent` is given.
 #[must_use]
 pub fn search(tables: &Tables, search: &Search, wanted: &Found, page: Page) -> SelectStatement {
-    let mut statement = documents(tables, search.deleted);
-    match search.parent {
-        None => {}
-        Some(0) => {
-            statement.and_where(below_roots(tables, search.depth, false));
+    let joins = Joins::of(tables, wanted);
+    let mysql = tables.dialect() == Dialect::MySql;
+    let mut statement = match search.parent {
+        // A template has an index to begin with.
+        Some(parent) if parent != 0 && search.template.is_none() && joins.narrow() && mysql => {
+            let mut statement = below::found_first(tables, parent, search.depth, |statement, id| {
+                joins.join(statement, id, |present| present);
+            });
+            joins.join(&mut statement, ("c", "id"), |present| !present);
+            live(&mut statement, search.deleted);
+            statement
         }
-        Some(parent) => below(&mut statement, tables, parent, search.depth),
-    }
+        parent => {
+            let mut statement = documents(tables, search.deleted);
+            match parent {
+                None => {}
+                Some(0) => {
+                    statement.and_where(below_roots(tables, search.depth, false, None));
+                }
+                Some(parent) => below(&mut statement, tables, parent, search.depth),
+            }
+            joins.join(&mut statement, ("c", "id"), |_| true);
+            statement
+        }
+    };
     if let Some(published) = search.published {
         statement.and_where(column("published").eq(i64::from(published)));
     }
@@ -160,8 +178,6 @@ pub fn search(tables: &Tables, search: &Search, wanted: &Found, page: Page) -> S
     if let Some(tags) = &search.tags {
         statement.and_where(variable::tagged(tables, tags));
     }
-    let joins = Joins::of(tables, wanted);
-    joins.join(&mut statement);
     for filter in &wanted.filters {
         statement.and_where(joins.condition(filter));
     }
@@ -197,15 +213,18 @@ pub fn item(tables: &Tables, id: i64, wanted: &Found) -> SelectStatement {
 #[must_use]
 pub fn root_tree(tables: &Tables, depth: i64, wanted: &Found, page: Page) -> SelectStatement {
     let mut statement = documents(tables, false);
-    statement.and_where(below_roots(tables, depth, true));
+    statement.and_where(below_roots(tables, depth, true, below::farthest_below_roots(tables, depth, page)));
     Selection { statement, order: vec![Key::of(column("id"), Order::Asc)] }.page(tables, wanted, page)
 }
 
 /// What lies below a document.
 #[must_use]
 pub fn descendants(tables: &Tables, id: i64, depth: i64, wanted: &Found, page: Page) -> SelectStatement {
-    let mut statement = documents(tables, false);
-    below(&mut statement, tables, id, depth);
+    let statement = below::as_far_as(tables, id, depth, page).unwrap_or_else(|| {
+        let mut statement = documents(tables, false);
+        below(&mut statement, tables, id, depth);
+        statement
+    });
     let order = ["parent", "menuindex", "id"].map(|name| Key::of(column(name), Order::Asc));
     Selection { statement, order: order.into() }.page(tables, wanted, page)
 }
@@ -301,32 +320,14 @@ fn show(statement: &mut SelectStatement, tables: &Tables, wanted: &Found) {
 /// The documents `c` among which a statement selects.
 fn documents(tables: &Tables, deleted: bool) -> SelectStatement {
     let mut statement = Query::select();
-    statement.from(tables.table(DOCUMENT, "c")).and_where(column("deleted").eq(i64::from(deleted)));
+    statement.from(tables.table(DOCUMENT, "c"));
+    live(&mut statement, deleted);
     statement
 }
 
-fn below(statement: &mut SelectStatement, tables: &Tables, ancestor: i64, depth: i64) {
-    let on = Condition::all().add(closure("descendant").equals(("c", "id"))).add(closure("ancestor").eq(ancestor));
-    statement
-        .join(JoinType::InnerJoin, tables.table(CLOSURE, "k"), on)
-        .and_where(closure("depth").gt(0_i64))
-        .and_where(closure("depth").lte(depth));
-}
-
-/// Below (or itself) a root. A document that stale rows put below two roots is still one document.
-fn below_roots(tables: &Tables, depth: i64, live: bool) -> Expr {
-    let root = |name: &'static str| Expr::col(("r", name));
-    let mut descendants = Query::select();
-    descendants
-        .column(("k", "descendant"))
-        .from(tables.table(CLOSURE, "k"))
-        .join(JoinType::InnerJoin, tables.table(DOCUMENT, "r"), root("id").equals(("k", "ancestor")))
-        .and_where(root("parent").eq(0_i64))
-        .and_where(closure("depth").lte(depth));
-    if live {
-        descendants.and_where(root("deleted").eq(0_i64));
-    }
-    column("id").in_subquery(descendants)
+/// Live documents, or deleted ones.
+fn live(statement: &mut SelectStatement, deleted: bool) {
+    statement.and_where(column("deleted").eq(i64::from(deleted)));
 }
 
 fn within(statement: &mut SelectStatement, range: Range) {

@@ -11,6 +11,7 @@
 //! Non-goals: document rights, writing to the site's own tables.
 
 pub mod account;
+mod below;
 pub mod content;
 pub mod demo;
 mod dialect;

@@ -93,6 +93,8 @@ fn each_statement_reads_the_same_in_three_dialects() {
     insta::assert_snapshot!("search_site", dialects(|t| content::search(t, &by_title, none, PAGE)));
     let (by_variables, wanted) = variables();
     insta::assert_snapshot!("search_variables", dialects(|t| content::search(t, &by_variables, &wanted, PAGE)));
+    let below = Search { template: None, ..by_variables };
+    insta::assert_snapshot!("search_below", dialects(|t| content::search(t, &below, &wanted, PAGE)));
     insta::assert_snapshot!("root_tree", dialects(|t| content::root_tree(t, 1, none, PAGE)));
     insta::assert_snapshot!("descendants", dialects(|t| content::descendants(t, 2, 3, none, PAGE)));
     insta::assert_snapshot!("ancestors", dialects(|t| content::ancestors(t, 8, Some(2), none, PAGE)));
@@ -128,6 +130,29 @@ fn variables_that_leave_least_are_joined_first() {
     let sql = statement.to_string(sea_query::SqliteQueryBuilder);
     let joined: Vec<&str> = sql.split("\"tmplvarid\" = ").skip(1).map(|rest| &rest[..1]).collect();
     assert_eq!(joined, ["5", "4", "2", "1", "3"], "{sql}");
+}
+
+#[test]
+fn only_some_pages_are_told_how_far_they_reach() {
+    let mysql = Tables::new("evo_", Dialect::MySql);
+    let bare = mysql.with(std::sync::Arc::default());
+    let sqlite = Tables::new("evo_", Dialect::Sqlite);
+    let end = |end: u64| Page { limit: 20, offset: end - 20 };
+    let told = |statement: SelectStatement| statement.to_string(sea_query::MysqlQueryBuilder).contains("`most`");
+    let none = &Found::default();
+    for (tables, depth, page, expected) in [
+        (&mysql, 3, end(20), [true, true]),
+        (&mysql, 6, end(500), [true, true]),
+        (&mysql, 6, end(501), [false, false]),
+        (&mysql, 6, Page { limit: 20, offset: u64::MAX }, [false, false]),
+        (&mysql, 2, end(20), [false, true]),
+        (&bare, 6, end(20), [false, true]),
+        (&sqlite, 6, end(20), [false, false]),
+    ] {
+        let statements =
+            [content::descendants(tables, 2, depth, none, page), content::root_tree(tables, depth, none, page)];
+        assert_eq!(statements.map(told), expected, "{tables:?} {depth} {page:?}");
+    }
 }
 
 #[test]

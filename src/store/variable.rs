@@ -211,10 +211,22 @@ impl<'a> Joins<'a> {
         }
     }
 
-    pub(in crate::store) fn join(&self, statement: &mut SelectStatement) {
-        for (at, (id, present)) in self.joined.iter().enumerate() {
+    /// Whether only documents with a value of some variable matter.
+    pub(in crate::store) fn narrow(&self) -> bool {
+        self.joined.iter().any(|(_, present)| *present)
+    }
+
+    /// Joins the variables that `which` picks, by whether only documents with a value matter, to the documents whose ids
+    /// stand in a column.
+    pub(in crate::store) fn join(
+        &self,
+        statement: &mut SelectStatement,
+        document: (&'static str, &'static str),
+        which: impl Fn(bool) -> bool,
+    ) {
+        for (at, (id, present)) in self.joined.iter().enumerate().filter(|(_, (_, present))| which(*present)) {
             let on = Condition::all()
-                .add(Expr::col((alias(at), "contentid")).equals(("c", "id")))
+                .add(Expr::col((alias(at), "contentid")).equals(document))
                 .add(Expr::col((alias(at), "tmplvarid")).eq(*id));
             let kind = if *present { JoinType::InnerJoin } else { JoinType::LeftJoin };
             statement.join(kind, self.tables.table(VALUE, alias(at)), on);

@@ -1,5 +1,6 @@
 //! For random trees, every tree tool agrees with a naive model in memory: with gaps, ties and deleted documents, with
-//! cycles among the parents, with rows of the closure that are missing, and with some that are stale.
+//! cycles among the parents, with rows of the closure that are missing, and with some that are stale; on SQLite, whose
+//! statements are the plain ones, and on MariaDB, which is told how far a page can reach.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +9,10 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySqlConnection};
 
 use crate::schema;
+use crate::server::{Kind, shared};
 use crate::site::{self, PREFIX, Site};
 
 #[derive(Clone, Debug)]
@@ -20,6 +22,9 @@ struct Document {
     menuindex: i64,
     deleted: bool,
     published: bool,
+    /// Of two template variables.
+    price: Option<i64>,
+    color: Option<bool>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,17 +47,18 @@ struct Call {
 const MOST: i64 = 24;
 
 fn tree() -> impl Strategy<Value = Tree> {
-    let document = (0..=MOST, 0..6_i64, prop::bool::weighted(0.15), any::<bool>());
+    let values = (prop::option::weighted(0.8, 0..5_i64), prop::option::weighted(0.7, any::<bool>()));
+    let document = (0..=MOST, 0..6_i64, prop::bool::weighted(0.15), any::<bool>(), values);
     let closure =
         (prop::collection::vec((1..=MOST, 1..=MOST, 1..5_i64), 0..4), prop::collection::vec(0..100_usize, 0..6));
     (prop::collection::vec(document, 1..=MOST as usize), any::<bool>(), closure).prop_map(
         |(documents, acyclic, (stale, missing))| {
             let documents: Vec<Document> = (1..)
                 .zip(documents)
-                .map(|(id, (parent, menuindex, deleted, published))| {
+                .map(|(id, (parent, menuindex, deleted, published, (price, color)))| {
                     // A parent with a lower id makes no cycle.
                     let parent = if acyclic { parent % id } else { parent };
-                    Document { id, parent, menuindex, deleted, published }
+                    Document { id, parent, menuindex, deleted, published, price, color }
                 })
                 .collect();
             let mut closure = BTreeMap::new();
@@ -154,27 +160,80 @@ impl Tree {
                 json!({"parent": id, "depth": depth, "published": true, "order_by": "menuindex", "order_dir": "desc"}),
                 self.ids(|d| d.published && self.below(id, d, depth), |d| (-d.menuindex, d.id)),
             ),
+            (
+                "search",
+                json!({
+                    "parent": id,
+                    "depth": depth,
+                    "tv_filters": [
+                        {"tv": "price", "op": ">=", "value": from, "cast": "SIGNED"},
+                        {"tv": "color", "op": "=", "value": "blue"},
+                    ],
+                    "tv_order": [{"tv": "price", "dir": "desc", "cast": "SIGNED"}],
+                }),
+                self.ids(
+                    |d| d.color == Some(true) && d.price.is_some_and(|p| p >= from) && self.below(id, d, depth),
+                    |d| (d.price.map(|price| -price), d.id),
+                ),
+            ),
+            (
+                "search",
+                json!({
+                    "parent": id,
+                    "depth": depth,
+                    "tv_filters": [{"tv": "price", "op": "null"}, {"tv": "color", "op": "!null"}],
+                }),
+                self.ids(|d| d.price.is_none() && d.color.is_some() && self.below(id, d, depth), |d| d.id),
+            ),
             ("search", json!({"parent": 0, "depth": depth}), self.ids(|d| self.below_roots(d, depth, false), |d| d.id)),
         ]
     }
 }
 
-async fn write(connection: &mut SqliteConnection, tree: &Tree) {
-    let mut script = format!("BEGIN; DELETE FROM {PREFIX}site_content; DELETE FROM {PREFIX}site_content_closure;");
-    for Document { id, parent, menuindex, deleted, published } in &tree.documents {
-        script.push_str(&format!(
-            "INSERT INTO {PREFIX}site_content (id, parent, menuindex, deleted, published) \
-             VALUES ({id}, {parent}, {menuindex}, {deleted}, {published});"
-        ));
+/// Where a tree is written to.
+enum Target {
+    Sqlite(sqlx::SqliteConnection),
+    MariaDb(MySqlConnection),
+}
+
+impl Target {
+    async fn run(&mut self, script: String) {
+        let script = sqlx::raw_sql(AssertSqlSafe(script));
+        match self {
+            Self::Sqlite(connection) => script.execute(connection).await.map(drop),
+            Self::MariaDb(connection) => script.execute(connection).await.map(drop),
+        }
+        .expect("valid statements");
     }
-    for ((ancestor, descendant), depth) in &tree.closure {
-        script.push_str(&format!(
-            "INSERT INTO {PREFIX}site_content_closure (ancestor, descendant, depth) \
-             VALUES ({ancestor}, {descendant}, {depth});"
-        ));
+
+    async fn write(&mut self, tree: &Tree) {
+        let mut script = "BEGIN;".to_owned();
+        for table in ["site_content", "site_content_closure", "site_tmplvar_contentvalues"] {
+            script.push_str(&format!("DELETE FROM {PREFIX}{table};"));
+        }
+        for Document { id, parent, menuindex, deleted, published, price, color } in &tree.documents {
+            script.push_str(&format!(
+                "INSERT INTO {PREFIX}site_content (id, parent, menuindex, deleted, published) \
+                 VALUES ({id}, {parent}, {menuindex}, {deleted}, {published});"
+            ));
+            let color = color.map(|blue| if blue { "blue" } else { "red" }.to_owned());
+            for (variable, value) in [(1, price.map(|price| price.to_string())), (2, color)] {
+                let Some(value) = value else { continue };
+                script.push_str(&format!(
+                    "INSERT INTO {PREFIX}site_tmplvar_contentvalues (tmplvarid, contentid, value) \
+                     VALUES ({variable}, {id}, '{value}');"
+                ));
+            }
+        }
+        for ((ancestor, descendant), depth) in &tree.closure {
+            script.push_str(&format!(
+                "INSERT INTO {PREFIX}site_content_closure (ancestor, descendant, depth) \
+                 VALUES ({ancestor}, {descendant}, {depth});"
+            ));
+        }
+        script.push_str("COMMIT;");
+        self.run(script).await;
     }
-    script.push_str("COMMIT;");
-    sqlx::raw_sql(AssertSqlSafe(script)).execute(connection).await.expect("valid statements");
 }
 
 async fn check(site: &Site, tree: &Tree, call: Call) -> Result<(), TestCaseError> {
@@ -197,18 +256,39 @@ fn every_tree_tool_agrees_with_a_naive_model() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("site.sqlite");
     runtime.block_on(site::run_sqlite(&path, &schema::statements(Dialect::Sqlite, PREFIX)));
-    let options = SqliteConnectOptions::new().filename(&path);
-    let mut connection = runtime.block_on(options.connect()).expect("it is there");
+    let connection = runtime.block_on(SqliteConnectOptions::new().filename(&path).connect()).expect("it is there");
     let site = Site::over("sqlite", &site::settings(&format!("sqlite://{}", path.display())), (None, None));
+    agree(&runtime, &site, Target::Sqlite(connection));
+}
+
+#[test]
+fn every_tree_tool_agrees_with_a_naive_model_on_mariadb() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _context = runtime.enter();
+    let (site, connection) = runtime.block_on(async {
+        let server = shared(Kind::MariaDb).await;
+        server.run("mysql", "CREATE DATABASE trees").await;
+        server.run("trees", &schema::statements(Dialect::MySql, PREFIX)).await;
+        let url = server.url("trees");
+        let connection = MySqlConnection::connect(&url).await.expect("it answers");
+        (Site::over("mariadb", &site::settings(&url), (Some(server), None)), connection)
+    });
+    agree(&runtime, &site, Target::MariaDb(connection));
+}
+
+fn agree(runtime: &tokio::runtime::Runtime, site: &Site, mut target: Target) {
+    runtime.block_on(
+        target.run(format!("INSERT INTO {PREFIX}site_tmplvars (id, name) VALUES (1, 'price'), (2, 'color');")),
+    );
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
-    let connection = std::cell::RefCell::new(&mut connection);
+    let target = std::cell::RefCell::new(&mut target);
     let outcome = runner.run(&(tree(), prop::collection::vec(call(), 3)), |(tree, calls)| {
-        let mut connection = connection.borrow_mut();
+        let mut target = target.borrow_mut();
         runtime.block_on(async {
-            write(&mut connection, &tree).await;
+            target.write(&tree).await;
             for call in calls {
-                check(&site, &tree, call).await?;
+                check(site, &tree, call).await?;
             }
             Ok(())
         })
