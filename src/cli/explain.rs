@@ -91,6 +91,7 @@ pub fn explain(snapshot: &Snapshot, server: &str, credential: Credential<'_>, bo
     let facts = Facts {
         server,
         http_method: HttpMethod::Post,
+        dispatch: false,
         malformed: None,
         credential,
         media_type: MediaType::Json,

@@ -25,7 +25,7 @@ use crate::proxy::budget::Budget;
 use crate::proxy::client_address::{client_address, forwarded_headers};
 use crate::proxy::connection::{Connection, Gate};
 use crate::proxy::manager::{self, Identities};
-use crate::proxy::path::{Route, is_token, route};
+use crate::proxy::path::{Route, SERVERS, is_token, route};
 use crate::proxy::redaction::mcp_target;
 use crate::proxy::respond::{self, Marks};
 use crate::proxy::settings::{AccessLogFormat, Settings};
@@ -285,13 +285,13 @@ impl ProxyHttp for Front {
                 Ok(true)
             }
             Ok(Route::Manager { name }) => {
-                ctx.show(target, name, name == manager::SERVERS || policy.server(name).is_some());
+                ctx.show(target, name, name == SERVERS || policy.server(name).is_some());
                 manager::serve(&self.0, session, ctx, &policy, name).await;
                 Ok(true)
             }
-            Ok(Route::Dispatch { server }) if policy.queue.driver != QueueDriver::Off => {
+            Ok(Route::Dispatch { server, door }) if policy.queue.driver != QueueDriver::Off => {
                 ctx.show(target, server, policy.server(server).is_some());
-                dispatch::serve(&self.0, session, ctx, &policy, server).await;
+                dispatch::serve(&self.0, session, ctx, &policy, server, door).await;
                 Ok(true)
             }
             Ok(Route::Reserved | Route::Dispatch { .. }) => {
