@@ -213,7 +213,11 @@ impl Worker {
                 Ok(permitted) => permitted,
                 Err(Unpermitted::Unknown) => return self.again(claim, "Internal error"),
                 Err(Unpermitted::Denied(denial)) => {
-                    tracing::info!(task.id = claim.id, deny.code = denial.reason.code(), "jobs: a task is denied today");
+                    tracing::info!(
+                        task.id = claim.id,
+                        deny.code = denial.reason.code(),
+                        "jobs: a task is denied today"
+                    );
                     entry.denied(&denial);
                     return Ended::Failed(denial.reason.message(), RunOutcome::Denied);
                 }
@@ -232,7 +236,8 @@ impl Worker {
         }
         let bytes = ran.body.len();
         let result = result(policy, &meta, ran);
-        entry.answered(result["http_status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(0), bytes);
+        entry
+            .answered(result["http_status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(0), bytes);
         Ended::Finished { result: result.to_string(), meta: Box::new(meta) }
     }
 
