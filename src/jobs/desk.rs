@@ -11,6 +11,7 @@ use crate::jobs::request::{Request, hex, payload_hash};
 use crate::jobs::{Meta, Queues, Ran, Run, Unpermitted, judge_now};
 use crate::policy::{Failover, Reason, Snapshot, Wire};
 use crate::protocol::{Identity, transport_error};
+use crate::store::Error;
 use crate::store::queue::{Key, NewTask, Priority, Queue, Record, Status, Submitted};
 use crate::telemetry::{QueueMetrics, Submission};
 
@@ -117,8 +118,9 @@ impl Desk {
             Ok(Submitted::Known(record)) => Some(visit.known(&record)),
             Err(error) => {
                 tracing::error!(%error, trace.id = visit.caller.trace_id, "jobs: a task could not be made");
-                // With a key, running it here could be a second time.
-                visit.key.is_some().then_some(Err(Reason::AsyncUnavailable))
+                // With a key, running it here could be a second time; without the table there was no first.
+                let none = matches!(error, Error::NoTable(_));
+                (visit.key.is_some() && !none).then_some(Err(Reason::AsyncUnavailable))
             }
         }
     }

@@ -181,6 +181,14 @@ fn without_a_queue_there_is_no_route_and_the_failover_answers_at_once() {
     let again = dispatch(&sidecar, &alice, &search(2), None).json();
     assert_eq!((&again["task_id"], &again["reused"], &again["result"]), (&json!(0), &json!(true), &first["result"]));
     sidecar.finish();
+
+    // A site without sTask: its table is no queue.
+    for (failover, status) in [("sync", 200), ("fail", 503)] {
+        let sidecar = start().policy("queue.driver", "stask").policy("queue.failover", failover).go();
+        let answers = [Some("k"), None].map(|key| dispatch(&sidecar, &Token::of("alice"), &search(2), key).status);
+        assert_eq!(answers, [status; 2], "{failover}");
+        sidecar.finish();
+    }
 }
 
 #[test]
