@@ -150,7 +150,11 @@ fn queue_worker(
         section.reader.problem(section.place, "`queue_worker` needs a key, which proves whose tasks are run", fix);
     }
     let key = key(&section, env).unwrap_or_else(|| Secret::new(""));
-    let audit = audit_log(&section.section("audit", true), "emcp-worker");
+    if section.lacks(&["audit"]) {
+        let fix = "add audit = { dir = \"/var/lib/mcp-sidecar/audit\" }: each run of a task is a line there";
+        section.reader.problem(section.place, "`queue_worker.audit` is missing", fix);
+    }
+    let audit = audit_log(&section.section("audit", false), "emcp-worker");
     let defaults = jobs::Settings::new(store, key, audit);
     let second = Duration::from_secs(1);
     let settings = jobs::Settings {
