@@ -352,6 +352,25 @@ async fn a_row_that_was_changed_since_it_was_made_is_not_run() {
     assert_eq!(office.run.calls.load(Ordering::SeqCst), 0);
 }
 
+#[tokio::test]
+async fn a_run_without_a_place_for_its_line_is_not_begun() {
+    let office = Office::open(|_| Answered::Result);
+    office.ask("k").await;
+    let audit = office.audit.clone();
+    tokio::task::spawn_blocking(move || audit.close(Duration::from_secs(5))).await.unwrap().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let worker = tokio::spawn(office.worker().work(stopped));
+    let queue = office.queues.of(QueueDriver::Own).unwrap();
+    let id = office.ask("k").await.body["task_id"].as_i64().unwrap();
+    while queue.attempts(id).await.unwrap().iter().filter(|(_, _, how)| how == "again").count() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.send_replace(true);
+    worker.await.unwrap();
+    assert_eq!(office.run.calls.load(Ordering::SeqCst), 0);
+    assert_eq!(office.ask("k").await.body["status"], "accepted");
+}
+
 #[test]
 fn what_php_wrote_is_read_and_trusted_with_little() {
     let text = r#"{"server_handle":"content","jsonrpc_method":"tools/call",

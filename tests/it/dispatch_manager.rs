@@ -139,6 +139,17 @@ fn a_user_with_the_permission_polls_until_the_answer_is_there() {
 }
 
 #[test]
+fn keys_of_the_managers_users_count_where_api_callers_have_none() {
+    let sessions = Sessions::new();
+    let sidecar = sessions.sidecar().policy("auth.mode", "none").go();
+    let first = dispatch(&sidecar, ADMIN, &search(1), "k").json();
+    assert_eq!((&first["idempotency_key"], &first["reused"]), (&json!("k"), &json!(false)));
+    let again = dispatch(&sidecar, ADMIN, &search(1), "k").json();
+    assert_eq!((&again["task_id"], &again["reused"]), (&first["task_id"], &json!(true)));
+    sidecar.finish();
+}
+
+#[test]
 fn who_may_not_dispatch_is_told_so_and_makes_no_task() {
     let sessions = Sessions::new();
     let sidecar = sessions.sidecar().policy("security.deny_tools", vec!["evo.content.get"]).go();
