@@ -154,11 +154,11 @@ pub async fn run_until(
             }
         }
     }
-    if let Some(executor) = executor {
-        executor.stop(Duration::from_secs(2)).await;
-    }
     if let Some(audit) = audit {
         close_audit(audit).await;
+    }
+    if let Some(executor) = executor {
+        executor.stop(Duration::from_secs(2)).await;
     }
     closed.send_replace(true);
     Ok(())
