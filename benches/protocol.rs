@@ -44,8 +44,9 @@ fn documents() -> Vec<(&'static str, String)> {
         ("worst_keys", filled("{", "}", |n| format!("\"{n:x}\":0"))),
         ("worst_escaped_keys", filled("{", "}", |n| format!("\"\\n{n:x}\":0"))),
         ("worst_keys_of_params", filled("0,\"k\":0,", "", |n| format!("\"é{n:x}\":0"))),
-        ("worst_objects_of_16", filled("[", "]", |_| object(16))),
-        ("worst_objects_of_17", filled("[", "]", |_| object(17))),
+        ("worst_objects_of_32", filled("[", "]", |_| object(32))),
+        ("worst_objects_of_33", filled("[", "]", |_| object(33))),
+        ("worst_objects_alike", filled("[", "]", |_| alike(32))),
         ("worst_escapes", filled("[\"", "\"]", |_| "\\ud83d\\ude00\\n\\u0041".to_owned())),
         ("worst_numbers", filled("[", "]", |_| "1.7976931348623157e308".to_owned())),
         ("worst_digits", filled("[", "]", |_| "1".to_owned())),
@@ -57,8 +58,21 @@ fn documents() -> Vec<(&'static str, String)> {
 }
 
 fn object(keys: usize) -> String {
-    let members: Vec<String> = (0..keys).map(|n| format!("\"{}\":0", char::from(b'a' + n as u8))).collect();
+    let members: Vec<String> = (0..keys).map(|n| format!("\"{}\":0", char::from(b'0' + n as u8))).collect();
     format!("{{{}}}", members.join(","))
+}
+
+/// Keys that the parser's first comparison takes for equal: what one half changes, the other undoes.
+fn alike(keys: usize) -> String {
+    let members = (0..keys).map(|n| {
+        let mut key = [b'P'; 16];
+        for bit in (0..5).filter(|bit| n >> bit & 1 == 1) {
+            key[bit] ^= 1;
+            key[8 + (bit + 4) % 8] ^= 8;
+        }
+        format!("\"{}\":0", String::from_utf8_lossy(&key))
+    });
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 fn parsing(c: &mut Criterion) {

@@ -17,6 +17,7 @@ pub struct PolicyStore {
     extra_secrets: Vec<Secret>,
     upstreams: Option<Vec<String>>,
     data: PathBuf,
+    keeps: bool,
     current: Arc<ArcSwap<Snapshot>>,
     /// What the last refused load said; `None` after a good one.
     problem: Mutex<Option<String>>,
@@ -33,6 +34,8 @@ pub struct PolicyInputs {
     /// Names of the configured upstreams, which servers may refer to; `None` where they are not known.
     pub upstreams: Option<Vec<String>>,
     pub data: PathBuf,
+    /// Keep each good policy in the data directory.
+    pub keeps: bool,
     /// Start from the last good policy when the file is bad.
     pub last_good: bool,
 }
@@ -43,7 +46,7 @@ impl PolicyStore {
     /// # Errors
     /// Everything that is wrong with it (and, when asked for, with the last good one).
     pub fn start(inputs: PolicyInputs, clock: Arc<dyn Clock>) -> Result<Self, Report> {
-        let PolicyInputs { files, overrides, extra_secrets, upstreams, data, last_good: fall_back } = inputs;
+        let PolicyInputs { files, overrides, extra_secrets, upstreams, data, keeps, last_good: fall_back } = inputs;
         let context = PolicyContext {
             revision: 1,
             now_ms: clock.now_ms(),
@@ -54,7 +57,9 @@ impl PolicyStore {
         let first = files.policy_source(&data).and_then(|source| Ok((load(&source)?, source)));
         let (snapshot, problem) = match first {
             Ok((snapshot, source)) => {
-                keep(&data, &source.text);
+                if keeps {
+                    keep(&data, &source.text);
+                }
                 (snapshot, None)
             }
             Err(report) if fall_back => {
@@ -73,6 +78,7 @@ impl PolicyStore {
             extra_secrets,
             upstreams,
             data,
+            keeps,
             clock,
         })
     }
@@ -134,7 +140,9 @@ impl PolicyStore {
                 self.current.store(Arc::new(snapshot));
                 event::policy_reloaded(metrics, revision, &digest, now_ms, &looser);
                 *self.problem.lock() = None;
-                keep(&self.data, &source.text);
+                if self.keeps {
+                    keep(&self.data, &source.text);
+                }
                 Ok(format!("revision {revision}, digest {digest}"))
             }
         }

@@ -62,6 +62,7 @@ pub async fn run_until(
         extra_secrets: plan.extra_secrets,
         upstreams,
         data: plan.data,
+        keeps: true,
         last_good: plan.last_good,
     };
     let policy =

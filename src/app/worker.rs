@@ -36,6 +36,8 @@ pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::
         extra_secrets: plan.extra_secrets,
         upstreams: None,
         data: plan.data,
+        // A worker has no directory of its own, and does not start from the last good one.
+        keeps: false,
         last_good: plan.last_good,
     };
     let policy =
@@ -80,7 +82,9 @@ pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::
         });
         tokio::spawn(observe(Arc::clone(&executor), Arc::clone(&panel)));
         let doors_at = settings::Settings { listen: admin, hosts: Vec::new(), control: None };
-        doors(Some(&doors_at), "--admin", &panel, &closing)?;
+        if let (Some(address), _) = doors(Some(&doors_at), "--admin", &panel, &closing)? {
+            tracing::info!(%address, "admin listening");
+        }
     }
     let asked_to_stop = async {
         loop {

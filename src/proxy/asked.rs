@@ -7,6 +7,7 @@ use http::header::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::policy::{MediaType, Snapshot};
+use crate::proxy::exchange::Exchange;
 use crate::proxy::headers;
 use crate::proxy::media::media_type;
 
@@ -26,8 +27,14 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Reads the headers, in which singletons are known to come once.
-    pub fn of(headers: &HeaderMap, policy: &Snapshot) -> Self {
+    /// Reads the headers, in which singletons are known to come once, and names the exchange for the access log.
+    pub fn of(exchange: &mut Exchange, policy: &Snapshot) -> Self {
+        let asked = Self::read(exchange.headers(), policy);
+        exchange.trace(&asked.trace_id);
+        asked
+    }
+
+    fn read(headers: &HeaderMap, policy: &Snapshot) -> Self {
         let request_id = headers::new_id();
         let mut passed = SmallVec::new();
         let mut client_request_id = None;

@@ -1,13 +1,14 @@
 //! Reading a request's body whole: up to the limit, within the deadline and the memory budget.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pingora::proxy::Session;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use crate::policy::Reason;
 use crate::proxy::budget::{Budget, Share};
+use crate::proxy::exchange::Exchange;
 
 /// What became of reading a body.
 #[derive(Debug)]
@@ -20,59 +21,45 @@ pub enum ReadBody {
     Failed(Reason),
 }
 
-/// Reads the body. On anything but [`ReadBody::Whole`] bytes may still be on the wire: the connection must not be
-/// used again.
-pub async fn read(session: &mut Session, limit: usize, timeout: Duration, budget: &std::sync::Arc<Budget>) -> ReadBody {
-    let declared = session
-        .get_header(http::header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > limit) {
+/// Reads the body.
+pub async fn read(exchange: &mut Exchange, limit: usize, time: Duration, budget: &Arc<Budget>) -> ReadBody {
+    let declared = exchange.request().length;
+    if declared.is_some_and(|length| length > limit as u64) {
         return ReadBody::TooLarge;
     }
     let mut share = budget.share();
-    let deadline = Instant::now() + timeout;
-    if session
-        .get_header(http::header::EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-    {
-        // Pingora ends the connection after any answer that comes before the body, the go-ahead included.
-        let keepalive = session.get_keepalive();
-        if session.as_downstream_mut().write_continue_response().await.is_err() {
-            return ReadBody::Failed(Reason::BadRequest);
-        }
-        session.set_keepalive(keepalive);
-    }
-    let mut first: Option<Bytes> = None;
-    let mut rest = BytesMut::new();
-    let mut length = 0_usize;
-    loop {
-        let chunk = match timeout_at(deadline, session.as_downstream_mut().read_request_body()).await {
-            Err(_) => return ReadBody::Failed(Reason::RequestTimeout),
-            Ok(Err(_)) => return ReadBody::Failed(Reason::BadRequest),
-            Ok(Ok(None)) => break,
-            Ok(Ok(Some(chunk))) => chunk,
+    // It came with the header, as a rule.
+    if let Some(bytes) = exchange.body_at_hand() {
+        return match share.grow(bytes.len()) {
+            Ok(()) => ReadBody::Whole(bytes, share),
+            Err(_) => ReadBody::Failed(Reason::Overloaded),
         };
-        length += chunk.len();
-        if length > limit {
-            return ReadBody::TooLarge;
-        }
-        if share.grow(chunk.len()).is_err() {
-            return ReadBody::Failed(Reason::Overloaded);
-        }
-        // One chunk is the common case and is kept as it came; more are joined.
-        match first.take() {
-            None if rest.is_empty() => first = Some(chunk),
-            None => rest.extend_from_slice(&chunk),
-            Some(earlier) => {
-                rest.reserve(declared.unwrap_or(0).max(earlier.len() + chunk.len()));
-                rest.extend_from_slice(&earlier);
-                rest.extend_from_slice(&chunk);
-            }
-        }
     }
-    if declared.is_some_and(|declared| declared != length) {
-        return ReadBody::Failed(Reason::BadRequest);
+    let gathered = timeout(time, gather(exchange, limit, &mut share)).await;
+    match gathered.unwrap_or(Err(Some(Reason::RequestTimeout))) {
+        Ok(bytes) => ReadBody::Whole(bytes, share),
+        Err(Some(reason)) => ReadBody::Failed(reason),
+        Err(None) => ReadBody::TooLarge,
     }
-    ReadBody::Whole(first.unwrap_or_else(|| rest.freeze()), share)
+}
+
+/// The pieces as they come, joined; `None` for what goes over the limit.
+async fn gather(exchange: &mut Exchange, limit: usize, share: &mut Share) -> Result<Bytes, Option<Reason>> {
+    if exchange.request().waits {
+        exchange.go_ahead().await.map_err(|_| Reason::BadRequest)?;
+    }
+    // Below the limit, so that a client cannot have more memory reserved than it may send.
+    let declared = exchange.request().length.map_or(0, |length| usize::try_from(length).unwrap_or(limit));
+    let mut whole = BytesMut::new();
+    while let Some(piece) = exchange.body().await.map_err(|_| Reason::BadRequest)? {
+        if whole.len() + piece.len() > limit {
+            return Err(None);
+        }
+        share.grow(piece.len()).map_err(|_| Reason::Overloaded)?;
+        if whole.is_empty() {
+            whole.reserve(declared.max(piece.len()));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
 }

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
 use crate::audit::Slot;
 use crate::auth::{self, Verified};
@@ -20,7 +18,7 @@ use crate::protocol::{self, Envelope, Id, Identity, Refused};
 use crate::proxy::asked::Asked;
 use crate::proxy::body::{self, ReadBody};
 use crate::proxy::budget::Share;
-use crate::proxy::connection::Connection;
+use crate::proxy::exchange::Exchange;
 use crate::proxy::framing::Head;
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
@@ -29,19 +27,20 @@ use crate::proxy::manager;
 use crate::proxy::path::{Door, SERVERS};
 use crate::proxy::pump::{self, Bounds, End};
 use crate::proxy::respond::{self, Marks};
+use crate::proxy::response::Response;
 use crate::proxy::upstream::{Answer, Uncollected, push_header};
 use crate::telemetry::{UpstreamFailure, event};
 
 /// Serves one request on an MCP route.
 pub async fn serve(
     gateway: &Gateway,
-    session: &mut Session,
+    exchange: &mut Exchange,
     ctx: &RequestContext,
     policy: &Arc<Snapshot>,
     handle: &str,
 ) {
-    let asked = Asked::of(&session.req_header().headers, policy);
-    Call { gateway, ctx, policy, handle, asked, door: Door::Api }.run(session).await;
+    let asked = Asked::of(exchange, policy);
+    Call { gateway, ctx, policy, handle, asked, door: Door::Api }.run(exchange).await;
 }
 
 /// The body as far as it came.
@@ -63,29 +62,28 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    pub async fn run(&self, session: &mut Session) {
-        let now_ms = self.gateway.clock.now_ms();
+    pub async fn run(&self, exchange: &mut Exchange) {
+        let now_ms = self.ctx.started_ms;
         let (malformed, verified) = match self.door {
             Door::Api => {
-                let request_headers = &session.req_header().headers;
+                let request_headers = exchange.headers();
                 let malformed = headers::check_mcp(request_headers, &self.policy.security.allow_origins).err();
-                (malformed, self.credential(request_headers.get(header::AUTHORIZATION), now_ms))
+                (malformed, self.credential(request_headers.get(AUTHORIZATION), now_ms))
             }
             // Rare and large: boxed, so that it is not a part of every call's future.
-            Door::Manager => Box::pin(manager::admit(self, session, now_ms)).await,
+            Door::Manager => Box::pin(manager::admit(self, exchange, now_ms)).await,
         };
         let principal = verified.as_ref().map(Who::principal);
         let credential = principal.map_or_else(auth::Refusal::credential, Credential::Principal);
-        let post = session.req_header().method == http::Method::POST;
+        let post = exchange.request().method == http::Method::POST;
         let known = self.policy.server(self.handle);
 
         // Nothing is read from a caller whom the header alone refuses.
         let (input, _share) = if malformed.is_some() || principal.is_err() || !post {
-            session.set_keepalive(None);
             (Input::Unread(Reason::BadRequest), None)
         } else {
             let limit = known.map_or(self.policy.limits.max_payload_bytes, |server| server.limits.max_payload_bytes);
-            match body::read(session, limit, self.gateway.settings.timeouts.body, &self.gateway.budget).await {
+            match body::read(exchange, limit, self.gateway.settings.timeouts.body, &self.gateway.budget).await {
                 ReadBody::Whole(bytes, share) => (Input::Whole(bytes), Some(share)),
                 ReadBody::TooLarge => (Input::TooLarge, None),
                 ReadBody::Failed(reason) => (Input::Unread(reason), None),
@@ -119,7 +117,7 @@ impl Call<'_> {
         let id = request_id(parsed.as_ref());
         if self.gateway.is_draining() {
             let denial = Denial::new(Reason::Draining, Rule::Builtin("drain"));
-            return Box::pin(self.deny(session, denial, &id, principal.ok(), &trail)).await;
+            return Box::pin(self.deny(exchange, denial, &id, principal.ok(), &trail)).await;
         }
         let charged = self.charge(&decision.charges, now_ms).await;
         match decision.settle(charged) {
@@ -127,24 +125,24 @@ impl Call<'_> {
                 if denial.reason == Reason::Unauthenticated {
                     self.gateway.failed_auth.record(self.ctx.client, now_ms);
                 }
-                Box::pin(self.deny(session, denial, &id, principal.ok(), &trail)).await;
+                Box::pin(self.deny(exchange, denial, &id, principal.ok(), &trail)).await;
             }
             Ok(permit) => {
                 let (Ok(principal), Input::Whole(bytes)) = (principal, &input) else {
                     let denial = Denial::new(Reason::InternalError, Rule::Builtin("permit"));
-                    return Box::pin(self.deny(session, denial, &id, None, &trail)).await;
+                    return Box::pin(self.deny(exchange, denial, &id, None, &trail)).await;
                 };
                 let slot = match self.policy.logging.audit_enabled {
                     true => match self.gateway.audit.reserve().await {
                         Ok(slot) => Some(slot),
                         Err(_) => {
                             let denial = Denial::new(Reason::AuditUnavailable, Rule::Builtin("audit"));
-                            return Box::pin(self.deny(session, denial, &id, Some(principal), &trail)).await;
+                            return Box::pin(self.deny(exchange, denial, &id, Some(principal), &trail)).await;
                         }
                     },
                     false => None,
                 };
-                self.forward(session, permit, slot, principal, &id, bytes, &trail).await;
+                self.forward(exchange, permit, slot, principal, &id, bytes, &trail).await;
             }
         }
     }
@@ -188,7 +186,7 @@ impl Call<'_> {
 
     pub async fn deny(
         &self,
-        session: &mut Session,
+        exchange: &mut Exchange,
         mut denial: Denial,
         id: &Id<'_>,
         principal: Option<&Principal>,
@@ -205,7 +203,7 @@ impl Call<'_> {
             event::internal_error(&self.gateway.metrics, &self.asked.request_id, &denial.rule.to_string());
         }
         self.count(trail, false, code);
-        let (status, bytes_out) = respond::deny(session, &denial, id, self.marks()).await;
+        let (status, bytes_out) = respond::deny(exchange, &denial, id, self.marks()).await;
         let mut record = self.record(principal, trail, status, bytes_out);
         record.decision = "deny";
         record.deny_code = Some(code);
@@ -226,7 +224,7 @@ impl Call<'_> {
     #[expect(clippy::too_many_arguments, reason = "the parts of one permitted call, each used once")]
     async fn forward(
         &self,
-        session: &mut Session,
+        exchange: &mut Exchange,
         permit: Permit,
         slot: Option<Slot>,
         principal: &Principal,
@@ -238,7 +236,7 @@ impl Call<'_> {
         let mut ledger = Ledger::open(self, slot, principal, trail, permit.rule());
         let Some(target) = self.gateway.targets.get(&server.upstream) else {
             let failed = (Reason::UpstreamFailed, UpstreamFailure::Connect);
-            return Box::pin(self.fail(session, ledger, failed, id, Instant::now())).await;
+            return Box::pin(self.fail(exchange, ledger, failed, id, Instant::now())).await;
         };
         let mut head = target.head(&server.handle, body.len());
         push_header(&mut head, "X-Trace-Id", self.asked.trace_id.as_bytes());
@@ -257,24 +255,24 @@ impl Call<'_> {
         }
         let sent = Instant::now();
         let timeouts = &self.gateway.settings.timeouts;
-        let exchange = target.exchange(&self.gateway.connector, head, body, timeouts);
-        let Some(exchanged) = while_client_stays(session, &server, exchange).await else {
-            session.set_keepalive(None);
+        let asking = target.exchange(&self.gateway.connector, head, body, timeouts, sent);
+        let Some(exchanged) = while_client_stays(exchange, &server, asking).await else {
+            exchange.close();
             return ledger.close(0, 0, End::ClientGone.detail()).await;
         };
         let mut answer = match exchanged {
             Ok(answer) => answer,
-            Err(failure) => return Box::pin(self.fail(session, ledger, failed(failure), id, sent)).await,
+            Err(failure) => return Box::pin(self.fail(exchange, ledger, failed(failure), id, sent)).await,
         };
         if answer.head().is("text/event-stream") && answer.head().status == 200 {
             if !server.stream.enabled {
                 let failed = (Reason::StreamingDisabled, UpstreamFailure::Garbage);
-                return Box::pin(self.fail(session, ledger, failed, id, sent)).await;
+                return Box::pin(self.fail(exchange, ledger, failed, id, sent)).await;
             }
-            return Box::pin(self.stream(session, answer, ledger, &server, principal, id)).await;
+            return Box::pin(self.stream(exchange, answer, ledger, &server, principal, id)).await;
         }
-        let Some(whole) = while_client_stays(session, &server, self.whole(&mut answer, &server)).await else {
-            session.set_keepalive(None);
+        let Some(whole) = while_client_stays(exchange, &server, self.whole(&mut answer, &server)).await else {
+            exchange.close();
             return ledger.close(0, 0, End::ClientGone.detail()).await;
         };
         match whole {
@@ -282,11 +280,11 @@ impl Call<'_> {
                 answer.finish();
                 let upstream = sent.elapsed();
                 // With `durability = "written"` the answer ends after its audit line was written.
-                ledger.close(header.status.as_u16(), bytes.len() as u64, None).await;
-                respond::write(session, header, bytes).await;
+                ledger.close(header.status(), bytes.len() as u64, None).await;
+                exchange.answer(header, &bytes).await;
                 self.time(upstream);
             }
-            Err(uncollected) => Box::pin(self.fail(session, ledger, uncollected, id, sent)).await,
+            Err(uncollected) => Box::pin(self.fail(exchange, ledger, uncollected, id, sent)).await,
         }
     }
 
@@ -296,7 +294,7 @@ impl Call<'_> {
         &self,
         answer: &mut Answer,
         server: &Server,
-    ) -> Result<(ResponseHeader, Bytes, Share), (Reason, UpstreamFailure)> {
+    ) -> Result<(Response, Bytes, Share), (Reason, UpstreamFailure)> {
         if !matches!(answer.head().status, 200 | 202 | 400 | 404) {
             return Err(failed(UpstreamFailure::Garbage));
         }
@@ -307,53 +305,39 @@ impl Call<'_> {
             Uncollected::Exhausted => (Reason::Overloaded, UpstreamFailure::TooLarge),
             Uncollected::Failure(failure) => failed(failure),
         })?;
-        let header = match bytes.is_empty() || answer.head().is("application/json") {
-            true => self.answer_header(answer.head()),
-            false => None,
-        };
-        let mut header = header.ok_or(failed(UpstreamFailure::Garbage))?;
-        respond::set(&mut header, header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        Ok((header, bytes, share))
+        if !bytes.is_empty() && !answer.head().is("application/json") {
+            return Err(failed(UpstreamFailure::Garbage));
+        }
+        Ok((self.response(answer.head(), false), bytes, share))
     }
 
-    /// The header of an answer: what may pass of the upstream's, and our marks.
-    fn answer_header(&self, upstream: &Head) -> Option<ResponseHeader> {
-        let mut header = ResponseHeader::build_no_case(upstream.status, Some(12)).ok()?;
+    /// The header of an answer: what may pass of the upstream's, and our marks. A stream has its own of some.
+    fn response(&self, upstream: &Head, streams: bool) -> Response {
+        let mut response = Response::new(upstream.status);
         for (name, value) in &upstream.passed {
-            respond::set(&mut header, name.clone(), value.clone());
+            if !(streams && (name == CONTENT_TYPE || name == CACHE_CONTROL)) {
+                response.set(name.as_str(), value.as_bytes());
+            }
         }
-        respond::mark(&mut header, self.marks());
-        Some(header)
+        respond::mark(&mut response, self.marks());
+        response
     }
 
     async fn stream(
         &self,
-        session: &mut Session,
+        exchange: &mut Exchange,
         answer: Answer,
         mut ledger: Ledger<'_, '_>,
         server: &Server,
         principal: &Principal,
         id: &Id<'_>,
     ) {
-        const MAX_SECONDS: HeaderName = HeaderName::from_static("x-emcp-stream-max-seconds");
-        const HEARTBEAT_SECONDS: HeaderName = HeaderName::from_static("x-emcp-heartbeat-seconds");
-        let Some(mut header) = self.answer_header(answer.head()) else { return };
-        let fixed = [
-            (header::CONTENT_TYPE, "text/event-stream"),
-            (header::CACHE_CONTROL, "no-cache, no-transform"),
-            (HeaderName::from_static("x-accel-buffering"), "no"),
-        ];
-        for (name, value) in fixed {
-            respond::set(&mut header, name, HeaderValue::from_static(value));
-        }
-        respond::set(&mut header, MAX_SECONDS, HeaderValue::from(server.stream.max_stream_seconds));
-        respond::set(&mut header, HEARTBEAT_SECONDS, HeaderValue::from(server.stream.heartbeat_seconds));
-        if session.req_header().version == http::Version::HTTP_10 {
-            // It knows no chunks: the end of the connection is the end of the stream.
-            session.set_keepalive(None);
-        } else {
-            respond::set(&mut header, header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
+        let mut response = self.response(answer.head(), true);
+        response.set("Content-Type", b"text/event-stream");
+        response.set("Cache-Control", b"no-cache, no-transform");
+        response.set("X-Accel-Buffering", b"no");
+        response.number("X-eMCP-Stream-Max-Seconds", server.stream.max_stream_seconds.into());
+        response.number("X-eMCP-Heartbeat-Seconds", server.stream.heartbeat_seconds.into());
         ledger.lasts();
         let metrics = &self.gateway.metrics;
         metrics.stream_opened();
@@ -363,11 +347,11 @@ impl Call<'_> {
             tokio::time::Instant::now() + Duration::from_millis(left_ms)
         });
         let stall = self.gateway.settings.timeouts.write_stall;
-        let summary = if session.write_response_header(Box::new(header), false).await.is_ok() {
+        let summary = if exchange.begin(response).await.is_ok() {
             let share = self.gateway.budget.share();
             let ended = self.gateway.streams_end.clone();
             let bounds = Bounds::of(server, token_end, stall, share, id, ended, metrics);
-            pump::pump(session, answer, bounds).await
+            pump::pump(exchange, answer, bounds).await
         } else {
             pump::Summary { end: End::ClientGone, bytes: 0 }
         };
@@ -381,7 +365,7 @@ impl Call<'_> {
     /// Answers for an upstream that failed; the call was permitted, so its audit line says `allow` and how it ended.
     pub(in crate::proxy) async fn fail(
         &self,
-        session: &mut Session,
+        exchange: &mut Exchange,
         mut ledger: Ledger<'_, '_>,
         (reason, failure): (Reason, UpstreamFailure),
         id: &Id<'_>,
@@ -396,7 +380,7 @@ impl Call<'_> {
         let detail = if ours { reason.code() } else { failure.as_str() };
         ledger.code = reason.code();
         ledger.close(reason.status(), 0, Some(detail)).await;
-        respond::deny(session, &denial, id, self.marks()).await;
+        respond::deny(exchange, &denial, id, self.marks()).await;
         self.time(upstream);
     }
 
@@ -425,14 +409,14 @@ impl Call<'_> {
 
 /// What the upstream comes to; `None` when the client leaves first, which ends the upstream's work unless the policy
 /// wants it finished.
-async fn while_client_stays<T>(session: &Session, server: &Server, work: impl Future<Output = T>) -> Option<T> {
-    let Some(connection) = Connection::of(session).filter(|_| server.stream.abort_on_disconnect) else {
+async fn while_client_stays<T>(exchange: &Exchange, server: &Server, work: impl Future<Output = T>) -> Option<T> {
+    if !server.stream.abort_on_disconnect {
         return Some(work.await);
-    };
+    }
     tokio::select! {
         biased;
         done = work => Some(done),
-        () = connection.left() => None,
+        () = exchange.connection().left() => None,
     }
 }
 

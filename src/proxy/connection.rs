@@ -1,175 +1,183 @@
-//! An accepted connection: counted while it lives, and with a total deadline on every request header.
+//! An accepted connection: what was read and is not used yet, and what bounds every read and write.
 //!
-//! Pingora's timeouts are per read, so a client that dribbles a header one byte a second would never time out. This
-//! wrapper arms one timer with the first byte of a header (or with the connection itself) and fails the read when it
-//! fires; the gateway tells it when a header is complete and when a request is done. It also refuses header lines
-//! that end with a bare LF, which Pingora accepts and other parsers read differently, and ends writes that make no
-//! progress: Pingora bounds those of bodies, but neither those of headers nor the flush at the end. The lines of chunked bodies
-//! are watched in the same way as those of headers.
+//! Every request's header is read here, before anybody is asked: in total within `timeouts.header`, whatever pieces it
+//! comes in, and with CRLF at every line's end, since other parsers read bare line feeds differently. A connection
+//! whose next request is for the CMS is lent to Pingora with that header still to be read ([`Connection::lend`]); the
+//! lines of chunked bodies are watched on the way. Writes that make no progress are ended: Pingora bounds those of
+//! bodies, but neither those of headers nor the flush at the end.
 
-use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use bytes::{Buf, Bytes, BytesMut};
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use pingora::proxy::Session;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::base::client_network;
 use crate::proxy::chunk_lines::ChunkLines;
+use crate::proxy::gate::Place;
 use crate::proxy::settings::Timeouts;
-use crate::telemetry::ConnectionRefusal;
 
-/// How many connections are open, in all and per address.
-#[derive(Debug)]
-pub struct Gate {
-    max: usize,
-    per_address: usize,
-    open: AtomicUsize,
-    addresses: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// A place among the open connections, given back on drop.
-#[derive(Debug)]
-pub struct Place {
-    gate: Arc<Gate>,
-    address: IpAddr,
-}
-
-impl Gate {
-    /// At most `max` connections, and `per_address` of one address.
-    #[must_use]
-    pub fn new(max: usize, per_address: usize) -> Arc<Self> {
-        Arc::new(Self { max, per_address, open: AtomicUsize::new(0), addresses: Mutex::default() })
-    }
-
-    /// Connections open now.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Connections that may be open.
-    #[must_use]
-    pub const fn max(&self) -> usize {
-        self.max
-    }
-
-    /// A place for a connection from `address`; those of one IPv6 /64 count together.
-    ///
-    /// # Errors
-    /// Which bound is reached.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, ConnectionRefusal> {
-        let address = client_network(address);
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(ConnectionRefusal::Limit);
-        }
-        let mut addresses = self.addresses.lock();
-        let count = addresses.entry(address).or_insert(0);
-        if *count >= self.per_address {
-            drop(addresses);
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(ConnectionRefusal::PerAddress);
-        }
-        *count += 1;
-        Ok(Place { gate: Arc::clone(self), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.gate.open.fetch_sub(1, Ordering::Relaxed);
-        let mut addresses = self.gate.addresses.lock();
-        if let Some(count) = addresses.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                addresses.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// What gathers is sent when it reaches this size.
-const GATHER: usize = 16 * 1024;
+/// Read at once: at first, since most requests are small, and while a body fills it.
+const READ: usize = 4 * 1024;
+const READ_LARGE: usize = 64 * 1024;
 /// Whoever writes has a bound of its own, and can say more about it: it comes first.
 const STALL_MARGIN: Duration = Duration::from_secs(1);
-/// An idle connection keeps no larger buffer than this.
-const KEEP: usize = 2 * 1024;
+/// What a client still sends is read for so long, and so much of it, once its connection is to end.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+/// What is kept of a client that sends on while it is answered.
+const AHEAD: usize = 16 * 1024;
 
 /// A client's connection.
 #[derive(Debug)]
 pub struct Connection {
     socket: TcpStream,
+    peer: IpAddr,
     digest: Arc<SocketDigest>,
-    /// Whether what is written waits for the flush.
-    gathers: AtomicBool,
-    /// Written by Pingora, not yet sent.
-    out: Vec<u8>,
+    /// Read, and not used yet.
+    pub(in crate::proxy) input: BytesMut,
+    /// How much is read next.
+    step: usize,
     header_timeout: Duration,
+    keepalive: Duration,
+    /// Whether a request has been answered here.
+    used: bool,
+    /// Ends a wait for a header. It is not set anew for each: it may be early, and is then set again.
+    timer: Pin<Box<Sleep>>,
     write_stall: Duration,
     /// Runs while a write makes no progress.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Whether bytes that arrive now belong to a header.
-    in_header: AtomicBool,
-    /// Whether the body at hand is chunked.
-    chunked: AtomicBool,
-    deadline: Option<Pin<Box<Sleep>>>,
-    /// Requests answered so far: with each, a new header begins.
-    answered: AtomicU32,
-    lines: HeaderLines,
+    /// While Pingora has it: the header that it has not read yet.
+    head: Bytes,
+    /// While Pingora has it: the chunks of the body at hand.
+    chunks: Option<ChunkLines>,
     _place: Place,
 }
 
+/// Why there is no header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The client closed the connection or took too long: nobody waits for an answer.
+    Ended,
+    TooLarge,
+    /// A line ends in a way that others read differently.
+    BareLineFeed,
+}
+
 impl Connection {
-    /// Wraps an accepted socket; the first header's time runs from now.
+    /// Wraps an accepted socket; the first header's time runs from the first wait for it.
     #[must_use]
     pub fn new(socket: TcpStream, peer: SocketAddr, timeouts: &Timeouts, place: Place) -> Self {
-        let header_timeout = timeouts.header;
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
         let _ = digest.peer_addr.set(Some(peer.into()));
         Self {
             socket,
+            peer: peer.ip().to_canonical(),
             digest: Arc::new(digest),
-            gathers: AtomicBool::new(false),
-            out: Vec::new(),
-            header_timeout,
+            input: BytesMut::new(),
+            step: READ,
+            header_timeout: timeouts.header,
+            keepalive: timeouts.keepalive,
+            used: false,
+            timer: Box::pin(sleep(timeouts.header)),
             write_stall: timeouts.write_stall + STALL_MARGIN,
             stalled: None,
-            in_header: AtomicBool::new(true),
-            chunked: AtomicBool::new(false),
-            deadline: Some(Box::pin(sleep(header_timeout))),
-            answered: AtomicU32::new(0),
-            lines: HeaderLines::default(),
+            head: Bytes::new(),
+            chunks: None,
             _place: place,
         }
     }
 
-    /// The connection that a session runs on.
+    /// The other end's address.
     #[must_use]
-    pub fn of(session: &Session) -> Option<&Self> {
-        session.as_downstream().stream()?.as_any().downcast_ref()
+    pub const fn peer(&self) -> IpAddr {
+        self.peer
     }
 
-    /// The answer at hand is whole: its header and body are to leave in one segment. Until the request is done, what
-    /// is written waits for a flush, which Pingora gives at the end of the body.
-    pub fn gather(&self) {
-        self.gathers.store(true, Ordering::Relaxed);
+    /// The next request's header with its closing blank line; `most` is asked for its bound, in bytes.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn header(&mut self, most: impl Fn() -> usize) -> Result<Bytes, Unread> {
+        let mut lines = HeaderLines::default();
+        let mut seen = 0;
+        // When the wait at hand ends, and whether it is for the rest of a header that has begun.
+        let mut due: Option<(Instant, bool)> = None;
+        poll_fn(|cx| {
+            loop {
+                if self.input.len() > seen {
+                    if !lines.accept(&self.input[seen..]) {
+                        return Poll::Ready(Err(Unread::BareLineFeed));
+                    }
+                    if let Some(rest) = lines.rest {
+                        let end = seen + rest;
+                        return Poll::Ready(Ok(self.input.split_to(end).freeze()));
+                    }
+                    seen = self.input.len();
+                    if seen > most() {
+                        return Poll::Ready(Err(Unread::TooLarge));
+                    }
+                }
+                match self.poll_fill(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(Err(Unread::Ended)),
+                    Poll::Pending => break,
+                }
+            }
+            let begun = seen > 0;
+            let (until, _) = *match &mut due {
+                Some(known) if known.1 == begun || !self.used => known,
+                due => {
+                    let wait = if self.used && !begun { self.keepalive } else { self.header_timeout };
+                    due.insert((Instant::now() + wait, begun))
+                }
+            };
+            if self.timer.deadline() > until {
+                self.timer.as_mut().reset(until);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if Instant::now() >= until {
+                return Poll::Ready(Err(Unread::Ended));
+            }
+            self.timer.as_mut().reset(until);
+            self.timer.as_mut().poll(cx).map(|()| Err(Unread::Ended))
+        })
+        .await
+    }
+
+    /// A request has been answered; what comes now begins another one.
+    pub const fn answered(&mut self) {
+        self.used = true;
+    }
+
+    /// Reads more into [`Self::input`]: the number of bytes, 0 at the end.
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.input.reserve(self.step);
+        let polled = pin!(self.socket.read_buf(&mut self.input)).poll(cx);
+        match &polled {
+            Poll::Ready(Ok(count)) => self.step = if *count >= self.step { READ_LARGE } else { READ },
+            // Whoever waits holds no buffer.
+            Poll::Pending if self.input.is_empty() => self.input = BytesMut::new(),
+            _ => {}
+        }
+        polled
     }
 
     /// Resolves when the client has closed the connection, or its half of it. A byte that it sends on is left alone,
@@ -180,49 +188,68 @@ impl Connection {
         }
     }
 
-    /// The header has been read: its deadline no longer applies. The lines of a chunked body are watched from now.
-    pub fn header_done(&self, chunked: bool) {
-        self.chunked.store(chunked, Ordering::Relaxed);
-        self.in_header.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether what came with the header reads as a chunked body in one way only.
-    pub const fn begins_chunked(&self) -> bool {
-        self.lines.plain
-    }
-
-    /// The request has been answered: the next byte starts a header.
-    pub fn request_done(&self) {
-        self.gathers.store(false, Ordering::Relaxed);
-        self.answered.fetch_add(1, Ordering::Relaxed);
-        self.in_header.store(true, Ordering::Relaxed);
-    }
-
-    /// Sends all that gathered.
-    fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut sent = 0;
-        let result = loop {
-            if sent == self.out.len() {
-                break Poll::Ready(Ok(()));
+    /// As [`Self::left`], for a connection that nobody else uses meanwhile: what the client sends on is kept, up to a
+    /// bound behind which it is no longer listened to.
+    pub async fn left_while_sending(&mut self) {
+        while self.input.len() < AHEAD {
+            if !matches!(self.fill().await, Ok(1..)) {
+                return;
             }
-            match Pin::new(&mut self.socket).poll_write(cx, &self.out[sent..]) {
-                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => sent += count,
-                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                Poll::Pending => break Poll::Pending,
+        }
+        std::future::pending().await
+    }
+
+    /// Sends these bytes.
+    ///
+    /// # Errors
+    /// When the client is gone; [`io::ErrorKind::TimedOut`] when it reads nothing for too long.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut sent = 0;
+        poll_fn(|cx| {
+            while sent < bytes.len() {
+                let polled = Pin::new(&mut self.socket).poll_write(cx, &bytes[sent..]);
+                match ready!(self.bounded(cx, polled))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    count => sent += count,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Ends the connection. With `unread` bytes still to come they are read and dropped for a while: the kernel would
+    /// reset the connection for them, and the client might never see its answer.
+    pub async fn close(mut self, unread: bool) {
+        if self.socket.shutdown().await.is_err() || !unread {
+            return;
+        }
+        let dropping = async {
+            let mut left = LINGER_BYTES;
+            self.input.clear();
+            while let Ok(count @ 1..) = self.fill().await {
+                self.input.clear();
+                left = left.saturating_sub(count);
+                if left == 0 {
+                    break;
+                }
             }
         };
-        self.out.drain(..sent);
-        if self.out.is_empty() {
-            self.out.shrink_to(KEEP);
-        }
-        if sent > 0 {
-            self.stalled = None;
-        }
-        self.bounded(cx, result)
+        let _ = timeout(LINGER, dropping).await;
+    }
+
+    /// Makes Pingora read this header first; a `chunked` body's lines are watched.
+    pub fn lend(&mut self, head: Bytes, chunked: bool) {
+        self.head = head;
+        self.chunks = chunked.then(ChunkLines::default);
+    }
+
+    /// Takes it back. What Pingora has not read of the header would be read by nobody.
+    #[must_use]
+    pub fn taken_back(&mut self) -> bool {
+        self.chunks = None;
+        self.used = true;
+        self.head.is_empty()
     }
 
     /// Fails a write that has made no progress for too long.
@@ -237,57 +264,39 @@ impl Connection {
     }
 }
 
+/// As Pingora reads it.
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.head.is_empty() {
+            let head = this.head.split_to(this.head.len().min(buf.remaining()));
+            buf.put_slice(&head);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
-        let polled = Pin::new(&mut this.socket).poll_read(cx, buf);
-        if !this.in_header.load(Ordering::Relaxed) {
-            this.deadline = None;
-            if this.chunked.load(Ordering::Relaxed) && !this.lines.chunks.accept(&buf.filled()[before..]) {
-                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-            }
-            return polled;
+        if this.input.is_empty() {
+            ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+        } else {
+            let count = this.input.len().min(buf.remaining());
+            buf.put_slice(&this.input[..count]);
+            this.input.advance(count);
         }
-        let answered = this.answered.load(Ordering::Relaxed);
-        if this.lines.request != answered {
-            this.lines = HeaderLines { request: answered, ..HeaderLines::default() };
-        }
-        let arrived = buf.filled().len() > before;
-        if arrived && !this.lines.accept(&buf.filled()[before..]) {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
-        if this.lines.ended {
-            this.deadline = None;
-        } else if arrived && this.deadline.is_none() {
-            this.deadline = Some(Box::pin(sleep(this.header_timeout)));
-        }
-        if let Some(deadline) = &mut this.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        polled
+        let plain = this.chunks.as_mut().is_none_or(|chunks| chunks.accept(&buf.filled()[before..]));
+        Poll::Ready(if plain { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) })
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.gathers.load(Ordering::Relaxed) || self.out.len() + buf.len() > GATHER {
-            ready!(self.send(cx))?;
-            let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
-            return self.bounded(cx, polled);
-        }
-        self.out.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
+        let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.bounded(cx, polled)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.send(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.send(cx))?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
@@ -331,27 +340,18 @@ impl Peek for Connection {}
 /// Watches the line ends of one request's header, whatever pieces it comes in.
 #[derive(Debug, Default)]
 struct HeaderLines {
-    /// Which request of the connection this is.
-    request: u32,
     /// Bytes of the current line so far.
     length: usize,
     last: u8,
     /// A line that is not empty has been seen.
     begun: bool,
-    /// The blank line has been seen; what follows is body.
-    ended: bool,
-    /// The body, were it chunked: that is known once the header has been read.
-    chunks: ChunkLines,
-    /// Whether the part of it that came with the header could be.
-    plain: bool,
+    /// The blank line has been seen, and ends behind so many of the bytes taken last.
+    rest: Option<usize>,
 }
 
 impl HeaderLines {
     /// Takes the next bytes; `false` when a line ends with a bare LF.
     fn accept(&mut self, bytes: &[u8]) -> bool {
-        if self.ended {
-            return true;
-        }
         let mut start = 0;
         for at in memchr::memchr_iter(b'\n', bytes) {
             let length = self.length + (at - start);
@@ -360,8 +360,7 @@ impl HeaderLines {
                 return false;
             }
             if length == 1 && self.begun {
-                self.ended = true;
-                self.plain = self.chunks.accept(&bytes[at + 1..]);
+                self.rest = Some(at + 1);
                 return true;
             }
             self.begun |= length > 1;
@@ -377,67 +376,86 @@ impl HeaderLines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::gate::Gate;
 
-    #[test]
-    fn bare_line_feeds_are_seen_in_headers_only_however_they_are_cut() {
-        let cases: [(&[u8], bool, bool); 6] = [
-            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nbody\nwith\n\nfeeds", true, true),
-            (b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", true, true),
-            (b"GET / HTTP/1.1\r\nHost: x\r\n", true, false),
-            (b"GET / HTTP/1.1\nHost: x\r\n\r\n", false, false),
-            (b"GET / HTTP/1.1\r\nHost: x\n\r\n", false, false),
-            (b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\n", false, false),
+    async fn pair(timeouts: &Timeouts) -> (TcpStream, Connection) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("is bound")).await.expect("connects");
+        let (socket, peer) = listener.accept().await.expect("a client");
+        let place = Gate::new(9, 9).enter(peer.ip()).expect("free");
+        (client, Connection::new(socket, peer, timeouts, place))
+    }
+
+    #[tokio::test]
+    async fn headers_end_at_their_blank_line_however_they_are_cut() {
+        let cases: [(&[u8], Result<usize, Unread>); 7] = [
+            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nbody\nwith\n\nfeeds", Ok(27)),
+            (b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\nGET", Ok(29)),
+            (b"GET / HTTP/1.1\r\nHost: x\r\n", Err(Unread::Ended)),
+            (b"", Err(Unread::Ended)),
+            (b"GET / HTTP/1.1\nHost: x\r\n\r\n", Err(Unread::BareLineFeed)),
+            (b"GET / HTTP/1.1\r\nHost: x\n\r\n", Err(Unread::BareLineFeed)),
+            (b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\n", Err(Unread::BareLineFeed)),
         ];
-        for (bytes, accepted, ended) in cases {
-            for cut in 0..bytes.len() {
-                let mut lines = HeaderLines::default();
-                let all = lines.accept(&bytes[..cut]) && lines.accept(&bytes[cut..]);
-                assert_eq!((all, lines.ended), (accepted, ended), "{bytes:?} cut at {cut}");
+        for (bytes, expected) in cases {
+            for cut in [0, 1, 2, 3, 15, 16, 17, 24, 25, 26, 27].into_iter().filter(|cut| *cut <= bytes.len()) {
+                let (mut client, mut connection) = pair(&Timeouts::default()).await;
+                client.set_nodelay(true).expect("a socket");
+                let sending = async {
+                    client.write_all(&bytes[..cut]).await.expect("is read");
+                    tokio::task::yield_now().await;
+                    client.write_all(&bytes[cut..]).await.expect("is read");
+                    client.shutdown().await.expect("is open");
+                };
+                let (read, ()) = tokio::join!(connection.header(|| 1000), sending);
+                let expected = expected.map(|length| Bytes::copy_from_slice(&bytes[..length]));
+                assert_eq!(read, expected, "{} cut at {cut}", bytes.escape_ascii());
             }
+        }
+        let (mut client, mut connection) = pair(&Timeouts::default()).await;
+        client.write_all(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n").await.expect("is read");
+        for target in ["/1", "/2"] {
+            let header = connection.header(|| 1000).await.expect("comes");
+            assert!(header.starts_with(format!("GET {target} ").as_bytes()), "{header:?}");
+            connection.answered();
+        }
+        client.write_all(&[b'x'; 100]).await.expect("is read");
+        assert_eq!(connection.header(|| 99).await, Err(Unread::TooLarge));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_has_its_time_and_an_idle_connection_its_own() {
+        let timeouts =
+            Timeouts { header: Duration::from_secs(5), keepalive: Duration::from_secs(60), ..Timeouts::default() };
+        let (_client, mut connection) = pair(&timeouts).await;
+        for (used, sent, waits) in [(false, "", 5), (false, "GET", 5), (true, "", 60), (true, "GET", 5)] {
+            connection.used = used;
+            connection.input.clear();
+            connection.input.extend_from_slice(sent.as_bytes());
+            let begun = Instant::now();
+            assert_eq!(connection.header(|| 1000).await, Err(Unread::Ended));
+            assert_eq!(begun.elapsed().as_secs(), waits, "{used} {sent:?}");
         }
     }
 
     #[tokio::test]
     async fn whoever_does_not_read_is_cut_whatever_is_written() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let gate = Gate::new(9, 9);
-        for gathers in [false, true] {
-            let _client = TcpStream::connect(listener.local_addr().expect("is bound")).await.expect("connects");
-            let (socket, peer) = listener.accept().await.expect("a client");
-            let place = gate.enter(peer.ip()).expect("free");
-            let mut connection = Connection::new(socket, peer, &Timeouts::default(), place);
-            connection.write_stall = Duration::from_millis(50);
-            let filling = async {
-                loop {
-                    if gathers {
-                        connection.gather();
-                    }
-                    connection.write_all(&[b'x'; GATHER / 2]).await?;
-                    connection.flush().await?;
-                }
-            };
-            let ended: io::Result<()> =
-                tokio::time::timeout(Duration::from_secs(20), filling).await.expect("it is cut");
-            assert_eq!(ended.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut), "{gathers}");
-            let closing = tokio::time::timeout(Duration::from_secs(20), Shutdown::shutdown(&mut connection));
-            closing.await.expect("what is left does not hold it up");
-        }
-    }
-
-    #[test]
-    fn places_are_bounded_in_all_and_per_address() {
-        let gate = Gate::new(3, 2);
-        let (one, two) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let first = gate.enter(one).expect("free");
-        let _second = gate.enter(one).expect("free");
-        assert_eq!(gate.enter(one).err(), Some(ConnectionRefusal::PerAddress));
-        let _third = gate.enter(two).expect("free");
-        assert_eq!(gate.enter(two).err(), Some(ConnectionRefusal::Limit));
-        drop(first);
-        assert!(gate.enter(two).is_ok());
-        let gate = Gate::new(3, 1);
-        let six = |host| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host]);
-        let _first = gate.enter(six(1)).expect("free");
-        assert_eq!(gate.enter(six(2)).err(), Some(ConnectionRefusal::PerAddress), "one /64 is one client");
+        let (_client, mut connection) = pair(&Timeouts::default()).await;
+        connection.write_stall = Duration::from_millis(50);
+        let filling = async {
+            loop {
+                connection.send(&[b'x'; 8192]).await?;
+            }
+        };
+        let ended: io::Result<()> = timeout(Duration::from_secs(20), filling).await.expect("it is cut");
+        assert_eq!(ended.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+        let pingoras = async {
+            loop {
+                connection.write_all(&[b'x'; 8192]).await?;
+            }
+        };
+        let ended: io::Result<()> = timeout(Duration::from_secs(20), pingoras).await.expect("it is cut");
+        assert_eq!(ended.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+        timeout(Duration::from_secs(20), connection.close(true)).await.expect("what is left does not hold it up");
     }
 }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::HeaderValue;
-use pingora::proxy::Session;
 
 use crate::audit::Slot;
 use crate::auth;
@@ -19,6 +18,7 @@ use crate::protocol::{self, Id};
 use crate::proxy::asked::Asked;
 use crate::proxy::body::{self, ReadBody};
 use crate::proxy::call::{Call, Who, failed};
+use crate::proxy::exchange::Exchange;
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
 use crate::proxy::ledger::{Ledger, Trail};
@@ -34,45 +34,43 @@ const ENVELOPE_BYTES: usize = 4096;
 /// Serves one request on a dispatch route.
 pub async fn serve(
     gateway: &Gateway,
-    session: &mut Session,
+    exchange: &mut Exchange,
     ctx: &RequestContext,
     policy: &Arc<Snapshot>,
     handle: &str,
     door: Door,
 ) {
-    let asked = Asked::of(&session.req_header().headers, policy);
+    let asked = Asked::of(exchange, policy);
     // Large, and rare beside the calls that are answered at once.
-    Box::pin(run(&Call { gateway, ctx, policy, handle, asked, door }, session)).await;
+    Box::pin(run(&Call { gateway, ctx, policy, handle, asked, door }, exchange)).await;
 }
 
-async fn run(call: &Call<'_>, session: &mut Session) {
+async fn run(call: &Call<'_>, exchange: &mut Exchange) {
     let (gateway, policy) = (call.gateway, call.policy);
     let now_ms = gateway.clock.now_ms();
     let (mut malformed, verified) = match call.door {
         Door::Api => {
-            let sent = &session.req_header().headers;
+            let sent = exchange.headers();
             let malformed = headers::check_mcp(sent, &policy.security.allow_origins).err();
             (malformed, call.credential(sent.get(http::header::AUTHORIZATION), now_ms))
         }
-        Door::Manager => manager::admit(call, session, now_ms).await,
+        Door::Manager => manager::admit(call, exchange, now_ms).await,
     };
-    let sent = &session.req_header().headers;
+    let sent = exchange.headers();
     let mut keys = sent.get_all(&policy.idempotency.header).iter();
     let key = keys.next().cloned();
     if keys.next().is_some() {
         malformed = malformed.or(Some(Reason::BadRequest));
     }
     let principal = verified.as_ref().map(Who::principal);
-    let post = session.req_header().method == http::Method::POST;
+    let post = exchange.request().method == http::Method::POST;
     let known = policy.server(call.handle);
     let mut body = Err(Reason::BadRequest);
     let mut too_large = false;
     let mut _share = None;
-    if malformed.is_some() || principal.is_err() || !post {
-        session.set_keepalive(None);
-    } else {
+    if malformed.is_none() && principal.is_ok() && post {
         let limit = known.map_or(policy.limits.max_payload_bytes, |server| server.limits.max_payload_bytes);
-        match body::read(session, limit, gateway.settings.timeouts.body, &gateway.budget).await {
+        match body::read(exchange, limit, gateway.settings.timeouts.body, &gateway.budget).await {
             ReadBody::Whole(bytes, share) => {
                 body = Ok(bytes);
                 _share = Some(share);
@@ -103,7 +101,7 @@ async fn run(call: &Call<'_>, session: &mut Session) {
     let trail = Trail::of(decision.method, parsed.as_ref(), body.as_ref().map_or(0, |bytes| bytes.len() as u64));
     if gateway.is_draining() {
         let denial = Denial::new(Reason::Draining, Rule::Builtin("drain"));
-        return call.deny(session, denial, &Id::Absent, principal.ok(), &trail).await;
+        return call.deny(exchange, denial, &Id::Absent, principal.ok(), &trail).await;
     }
     let charged = call.charge(&decision.charges, now_ms).await;
     let permit = match decision.settle(charged) {
@@ -113,24 +111,24 @@ async fn run(call: &Call<'_>, session: &mut Session) {
                 gateway.failed_auth.record(call.ctx.client, now_ms);
             }
             let denial = as_dispatch(denial, known.is_some());
-            return call.deny(session, denial, &Id::Absent, principal.ok(), &trail).await;
+            return call.deny(exchange, denial, &Id::Absent, principal.ok(), &trail).await;
         }
     };
     let (Ok(who), Ok(bytes)) = (&verified, &body) else {
         let denial = Denial::new(Reason::InternalError, Rule::Builtin("permit"));
-        return call.deny(session, denial, &Id::Absent, None, &trail).await;
+        return call.deny(exchange, denial, &Id::Absent, None, &trail).await;
     };
     let slot = match policy.logging.audit_enabled {
         true => match gateway.audit.reserve().await {
             Ok(slot) => Some(slot),
             Err(_) => {
                 let denial = Denial::new(Reason::AuditUnavailable, Rule::Builtin("audit"));
-                return call.deny(session, denial, &Id::Absent, Some(who.principal()), &trail).await;
+                return call.deny(exchange, denial, &Id::Absent, Some(who.principal()), &trail).await;
             }
         },
         false => None,
     };
-    submit(call, session, permit, slot, who, bytes, key.as_ref(), &trail).await;
+    submit(call, exchange, permit, slot, who, bytes, key.as_ref(), &trail).await;
 }
 
 /// What a dispatch is refused with (emcp.md 1.5): nothing here is a JSON-RPC error, and a server that is not there goes
@@ -150,7 +148,7 @@ fn as_dispatch(mut denial: Denial, known: bool) -> Denial {
 #[expect(clippy::too_many_arguments, reason = "the parts of one permitted call, each used once")]
 async fn submit(
     call: &Call<'_>,
-    session: &mut Session,
+    exchange: &mut Exchange,
     permit: Permit,
     slot: Option<Slot>,
     who: &Who,
@@ -166,7 +164,7 @@ async fn submit(
         server.kind == ServerKind::Content && target.upstream().identity
     });
     let Some(target) = target else {
-        return refuse(call, session, ledger, Reason::AsyncUnavailable, Instant::now()).await;
+        return refuse(call, exchange, ledger, Reason::AsyncUnavailable, Instant::now()).await;
     };
     let mut head = target.head(&format!("{}/dispatch", server.handle), body.len());
     push_header(&mut head, "X-Trace-Id", call.asked.trace_id.as_bytes());
@@ -187,14 +185,14 @@ async fn submit(
     }
     let sent = Instant::now();
     let timeouts = &gateway.settings.timeouts;
-    let mut answer = match target.exchange(&gateway.connector, head, body, timeouts).await {
+    let mut answer = match target.exchange(&gateway.connector, head, body, timeouts, sent).await {
         Ok(answer) => answer,
-        Err(failure) => return call.fail(session, ledger, failed(failure), &Id::Absent, sent).await,
+        Err(failure) => return call.fail(exchange, ledger, failed(failure), &Id::Absent, sent).await,
     };
     let status = answer.head().status;
     let refused = refusal(status);
     if !(refused.is_some() || matches!(status, 200 | 202)) || !answer.head().is("application/json") {
-        return call.fail(session, ledger, failed(UpstreamFailure::Garbage), &Id::Absent, sent).await;
+        return call.fail(exchange, ledger, failed(UpstreamFailure::Garbage), &Id::Absent, sent).await;
     }
     let mut share = gateway.budget.share();
     let most = server.limits.max_result_bytes + ENVELOPE_BYTES;
@@ -202,23 +200,21 @@ async fn submit(
         Ok(bytes) => bytes,
         Err(Uncollected::Exhausted) => {
             let exhausted = (Reason::Overloaded, UpstreamFailure::TooLarge);
-            return call.fail(session, ledger, exhausted, &Id::Absent, sent).await;
+            return call.fail(exchange, ledger, exhausted, &Id::Absent, sent).await;
         }
         Err(Uncollected::Failure(failure)) => {
-            return call.fail(session, ledger, failed(failure), &Id::Absent, sent).await;
+            return call.fail(exchange, ledger, failed(failure), &Id::Absent, sent).await;
         }
     };
     answer.finish();
     if let Some(reason) = refused {
         let reason = if status == 403 { forbidden(&bytes) } else { reason };
-        return refuse(call, session, ledger, reason, sent).await;
+        return refuse(call, exchange, ledger, reason, sent).await;
     }
     let upstream = sent.elapsed();
     ledger.task_id = task_id(&bytes);
     ledger.close(status, bytes.len() as u64, None).await;
-    if let Some(header) = respond::json_header(status, bytes.len(), call.marks()) {
-        respond::write(session, header, bytes).await;
-    }
+    exchange.answer(respond::json(status, call.marks()), &bytes).await;
     call.time(upstream);
 }
 
@@ -252,11 +248,11 @@ fn forbidden(body: &[u8]) -> Reason {
         .unwrap_or(Reason::ToolDenied)
 }
 
-async fn refuse(call: &Call<'_>, session: &mut Session, mut ledger: Ledger<'_, '_>, reason: Reason, sent: Instant) {
+async fn refuse(call: &Call<'_>, exchange: &mut Exchange, mut ledger: Ledger<'_, '_>, reason: Reason, sent: Instant) {
     let upstream = sent.elapsed();
     ledger.code = reason.code();
     ledger.close(reason.status(), 0, Some(reason.code())).await;
-    respond::deny(session, &Denial::new(reason, Rule::Builtin("dispatch")), &Id::Absent, call.marks()).await;
+    respond::deny(exchange, &Denial::new(reason, Rule::Builtin("dispatch")), &Id::Absent, call.marks()).await;
     call.time(upstream);
 }
 

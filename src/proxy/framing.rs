@@ -1,4 +1,4 @@
-//! How an upstream's answer is read from bytes: its head, and where its body ends.
+//! How an upstream's answer is read from bytes: its head, and where its body ends. Clients' bodies are framed alike.
 //!
 //! An answer that could be read in two ways is refused: both lengths, two lengths, a coding but `chunked`, folded
 //! lines, a chunk whose size line is anything but hexadecimal digits and an extension.
@@ -215,12 +215,15 @@ fn line(buffer: &mut BytesMut) -> Result<Option<Bytes>, Garbage> {
 }
 
 fn chunk_size(line: &[u8]) -> Result<u64, Garbage> {
-    let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
-    digits(size, 16).ok_or(Garbage)
+    let (size, extension) = line.split_at(memchr::memchr(b';', line).unwrap_or(line.len()));
+    // Blanks before the line's end or an extension are tolerated, as RFC 9112 tells recipients to.
+    let size = digits(size.trim_ascii_end(), 16).ok_or(Garbage)?;
+    let plain = extension.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
+    if plain { Ok(size) } else { Err(Garbage) }
 }
 
 /// A number of 1 to 15 plain digits.
-fn digits(text: &[u8], radix: u32) -> Option<u64> {
+pub fn digits(text: &[u8], radix: u32) -> Option<u64> {
     if !(1..=15).contains(&text.len()) {
         return None;
     }
@@ -316,7 +319,7 @@ mod tests {
 
     #[test]
     fn bodies_end_where_their_framing_says_however_they_are_cut() {
-        let chunked = b"5;x=y\r\nhello\r\nA\r\n, all worl\r\n1\r\nd\r\n0\r\nX-Trailer: 1\r\n\r\nHTTP/1.1";
+        let chunked = b"5 ;x=y\r\nhello\r\nA\r\n, all worl\r\n1\r\nd\r\n0\r\nX-Trailer: 1\r\n\r\nHTTP/1.1";
         type Case = (Framing, &'static [u8], &'static [u8], &'static [u8]);
         let cases: [Case; 2] = [
             (Framing::Chunked(Chunk::Size), chunked, b"hello, all world", b"HTTP/1.1"),
@@ -335,7 +338,10 @@ mod tests {
     fn broken_chunks_are_refused() {
         let long = [b'0'; MAX_LINE + 1];
         let trailer = format!("0\r\n{}", "X: 1234567890\r\n".repeat(1000));
-        let cases: [&[u8]; 9] = [
+        let cases: [&[u8]; 12] = [
+            b"5;a=\rb\r\nhello\r\n",
+            b"5;\0\r\nhello\r\n",
+            b";a\r\n\r\n",
             b"5\nhello\r\n",
             b"\r\nhello\r\n",
             b"-5\r\nhello",

@@ -1,4 +1,7 @@
-//! The Pingora glue: which requests are ours, which go to the CMS, and what is logged of both.
+//! Which requests are answered here, which go to the CMS by way of Pingora, and what is logged of both.
+//!
+//! Every request is judged by [`Gateway::serve`] first, on the header that it came with. Pingora gets one only when it
+//! is for the CMS, reads the same bytes, and refuses what it would route to anywhere else ([`Front`]).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,15 +22,19 @@ use crate::base::Clock;
 use crate::limits::{FailedAuth, Limits};
 use crate::origin::Page;
 use crate::policy::{Denial, QueueDriver, Reason, Rule, Snapshot};
-use crate::protocol::Id;
+use crate::protocol::{Id, transport_error};
 use crate::proxy::access_log::{AccessLog, Entry};
 use crate::proxy::budget::Budget;
 use crate::proxy::client_address::{client_address, forwarded_headers};
-use crate::proxy::connection::{Connection, Gate};
+use crate::proxy::connection::{Connection, Unread};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::gate::Gate;
 use crate::proxy::manager::{self, Identities};
-use crate::proxy::path::{Route, SERVERS, is_token, route};
+use crate::proxy::path::{MAX_TARGET_BYTES, Route, SERVERS, is_token, route};
 use crate::proxy::redaction::mcp_target;
+use crate::proxy::request::Request;
 use crate::proxy::respond::{self, Marks};
+use crate::proxy::response::Response;
 use crate::proxy::settings::{AccessLogFormat, Settings};
 use crate::proxy::upstream::Target;
 use crate::proxy::{call, dispatch, headers, issue};
@@ -170,16 +177,27 @@ impl Gateway {
 /// What is known of one request while it is served.
 pub struct RequestContext {
     pub(in crate::proxy) started: Instant,
+    /// The same by the clock on the wall, in Unix milliseconds.
+    pub(in crate::proxy) started_ms: u64,
     pub(in crate::proxy) client: IpAddr,
     pub(in crate::proxy) peer: IpAddr,
-    /// Whether the site itself is asked for.
-    is_cms: bool,
     /// What the access log shows in place of the target.
     shown: Option<String>,
     _flight: Flight,
 }
 
 impl RequestContext {
+    fn begin(gateway: &Gateway, client: IpAddr, peer: IpAddr) -> Self {
+        Self {
+            started: Instant::now(),
+            started_ms: gateway.clock.now_ms(),
+            client,
+            peer,
+            shown: None,
+            _flight: Flight::begin(&gateway.in_flight),
+        }
+    }
+
     /// What the access log shows of a target on our routes: no query, and no handle that is not known.
     fn show(&mut self, target: Result<&str, Reason>, name: &str, known: bool) {
         let sent = target.unwrap_or_default();
@@ -205,10 +223,115 @@ impl Drop for Flight {
     }
 }
 
+/// Who answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    Here,
+    /// It is for the CMS, and nothing of it but the header has been read.
+    ByCms,
+}
+
+/// Longest request line beside its target, in bytes; a method of any length that fits is judged by the policy.
+const REQUEST_LINE: usize = 256;
+
 impl Gateway {
-    async fn refuse(&self, session: &mut Session, policy: &Snapshot, reason: Reason) {
+    /// How many bytes of a header are held before it is refused. What stays below is measured exactly.
+    pub fn longest_header(&self) -> usize {
+        self.policy.load().limits.max_header_bytes + MAX_TARGET_BYTES + REQUEST_LINE
+    }
+
+    /// Answers what could not be read as a request, and ends the connection.
+    pub async fn refuse_unread(&self, mut connection: Connection, reason: Reason) {
         let request_id = headers::new_id();
-        let trace_id = headers::trace_id(&session.req_header().headers, &policy.trace, &request_id);
+        let policy = self.policy.load_full();
+        let body = transport_error(reason.code(), reason.message_in(policy.i18n.locale), &request_id);
+        self.metrics.refused(reason);
+        let mut response = Response::new(reason.status());
+        response.set("Content-Type", b"application/json");
+        response.set("X-Request-Id", request_id.as_bytes());
+        response.number("Content-Length", body.len() as u64);
+        let mut bytes = response.into_head(false);
+        bytes.extend_from_slice(body.as_ref());
+        if connection.send(&bytes).await.is_ok() {
+            connection.close(true).await;
+        }
+    }
+
+    /// Answers a request, unless it is for the CMS.
+    pub async fn serve(&self, exchange: &mut Exchange) -> Answered {
+        let peer = exchange.connection().peer();
+        let client = client_address(peer, exchange.headers(), &self.settings.trusted_proxies);
+        let mut ctx = RequestContext::begin(self, client, peer);
+        if self.is_draining() {
+            exchange.close();
+        }
+        // The one snapshot of this request: a reload never splits it.
+        let policy = self.policy.load_full();
+        let answered = self.route(exchange, &mut ctx, &policy).await;
+        if answered == Answered::Here && self.settings.access_log.format != AccessLogFormat::Off {
+            self.log(exchange, &ctx);
+        }
+        answered
+    }
+
+    async fn route(&self, exchange: &mut Exchange, ctx: &mut RequestContext, policy: &Arc<Snapshot>) -> Answered {
+        let request = exchange.request();
+        let target = request.target.clone();
+        let target = std::str::from_utf8(&target).map_err(|_| Reason::BadRequest);
+        let checked = headers::check_request(&request.headers, request.version, &policy.limits, &policy.trace)
+            .and_then(|()| self.check_host(&request.headers));
+        let route = match checked.and(target).and_then(|target| route(&policy.routes, target)) {
+            Ok(route) => route,
+            Err(reason) => {
+                self.refuse(exchange, policy, reason).await;
+                return Answered::Here;
+            }
+        };
+        match route {
+            Route::Mcp { server } => {
+                ctx.show(target, &server, policy.server(&server).is_some());
+                call::serve(self, exchange, ctx, policy, &server).await;
+            }
+            Route::Reserved
+                if policy.auth.token.enabled
+                    && policy.routes.api
+                    && is_token(&policy.routes, target.unwrap_or_default()) =>
+            {
+                Box::pin(issue::serve(self, exchange, ctx, policy)).await;
+            }
+            Route::Manager { name } => {
+                ctx.show(target, name, name == SERVERS || policy.server(name).is_some());
+                Box::pin(manager::serve(self, exchange, ctx, policy, name)).await;
+            }
+            Route::Dispatch { server, door } if policy.queue.driver != QueueDriver::Off => {
+                ctx.show(target, server, policy.server(server).is_some());
+                dispatch::serve(self, exchange, ctx, policy, server, door).await;
+            }
+            Route::Reserved | Route::Dispatch { .. } => {
+                ctx.shown = Some(mcp_target(target.unwrap_or_default(), None));
+                self.refuse(exchange, policy, Reason::RouteNotFound).await;
+            }
+            Route::Cms if self.cms.is_some() && exchange.begins_plainly() => return Answered::ByCms,
+            Route::Cms if self.cms.is_some() => self.refuse(exchange, policy, Reason::BadRequest).await,
+            Route::Cms => {
+                let path = target.unwrap_or_default();
+                let path = path.split_once('?').map_or(path, |(path, _)| path);
+                respond::page(exchange, Page::without_cms(path)).await;
+                self.metrics.cms_request(exchange.sent().0);
+            }
+        }
+        Answered::Here
+    }
+
+    fn check_host(&self, sent: &http::HeaderMap) -> Result<(), Reason> {
+        let host = sent.get(http::header::HOST).and_then(|host| host.to_str().ok());
+        headers::check_host(host, &self.settings.server_names)
+    }
+
+    async fn refuse(&self, exchange: &mut Exchange, policy: &Snapshot, reason: Reason) {
+        let request_id = headers::new_id();
+        let trace_id = headers::trace_id(exchange.headers(), &policy.trace, &request_id);
+        exchange.trace(&trace_id);
         let marks = Marks {
             trace_header: &policy.trace.header,
             trace_id: &trace_id,
@@ -218,11 +341,63 @@ impl Gateway {
         };
         self.metrics.refused(reason);
         let denial = Denial::new(reason, Rule::Builtin("route"));
-        respond::deny(session, &denial, &Id::Absent, marks).await;
+        respond::deny(exchange, &denial, &Id::Absent, marks).await;
+    }
+
+    fn log(&self, exchange: &Exchange, ctx: &RequestContext) {
+        let Request { method, target, version, headers, .. } = exchange.request();
+        let (status, bytes) = exchange.sent();
+        let sent = Sent { status, bytes, trace_id: exchange.trace_id() };
+        self.write_access_log(ctx, method, target, *version, headers, sent);
+    }
+
+    fn write_access_log(
+        &self,
+        ctx: &RequestContext,
+        method: &http::Method,
+        target: &[u8],
+        version: http::Version,
+        headers: &http::HeaderMap,
+        sent: Sent<'_>,
+    ) {
+        let text = |name: http::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let duration_ms = u64::try_from(ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.access_log.write(&Entry {
+            at_ms: ctx.started_ms,
+            client: ctx.client,
+            method: method.as_str(),
+            target: ctx.shown.as_deref().unwrap_or(&String::from_utf8_lossy(target)),
+            protocol: if version == http::Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            status: sent.status,
+            bytes: sent.bytes,
+            referer: text(http::header::REFERER),
+            user_agent: text(http::header::USER_AGENT),
+            host: text(http::header::HOST),
+            trace_id: sent.trace_id,
+            duration_ms,
+            redactor: &self.policy.load().logging.redactor,
+        });
     }
 }
 
-/// The gateway as Pingora takes it.
+/// What the access log tells of an answer.
+struct Sent<'a> {
+    status: u16,
+    bytes: u64,
+    trace_id: &'a str,
+}
+
+impl From<Unread> for Option<Reason> {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Ended => None,
+            Unread::TooLarge => Some(Reason::HeadersTooLarge),
+            Unread::BareLineFeed => Some(Reason::BadRequest),
+        }
+    }
+}
+
+/// The CMS's way through Pingora.
 pub struct Front(pub Arc<Gateway>);
 
 #[async_trait]
@@ -231,20 +406,10 @@ impl ProxyHttp for Front {
 
     fn new_ctx(&self) -> Self::CTX {
         let nobody = IpAddr::from([0, 0, 0, 0]);
-        RequestContext {
-            started: Instant::now(),
-            client: nobody,
-            peer: nobody,
-            is_cms: false,
-            shown: None,
-            _flight: Flight::begin(&self.0.in_flight),
-        }
+        RequestContext::begin(&self.0, nobody, nobody)
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
-        if let Some(connection) = Connection::of(session) {
-            connection.header_done(session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING));
-        }
         if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
             ctx.peer = address.ip().to_canonical();
             ctx.client = client_address(ctx.peer, &session.req_header().headers, &self.0.settings.trusted_proxies);
@@ -256,65 +421,17 @@ impl ProxyHttp for Front {
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
-        // The one snapshot of this request: a reload never splits it.
+    async fn request_filter(&self, session: &mut Session, _: &mut Self::CTX) -> pingora::Result<bool> {
         let policy = self.0.policy.load_full();
-        let head = session.req_header();
-        let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
-        let checked = headers::check_request(&head.headers, head.version, &policy.limits, &policy.trace)
-            .and_then(|()| headers::check_host(host, &self.0.settings.server_names))
-            .and_then(|()| check_lengths(session));
-        if let Err(reason) = checked {
-            self.0.refuse(session, &policy, reason).await;
+        let target = String::from_utf8(session.req_header().raw_path().to_vec()).unwrap_or_default();
+        // What was judged to be the CMS's must be so in Pingora's reading too, and after a reload meanwhile.
+        if route(&policy.routes, &target) != Ok(Route::Cms) {
+            self.0.metrics.refused(Reason::RouteNotFound);
+            session.respond_error(Reason::RouteNotFound.status()).await?;
             return Ok(true);
         }
-        let target = String::from_utf8(head.raw_path().to_vec());
-        let target = target.as_deref().map_err(|_| Reason::BadRequest);
-        match target.and_then(|target| route(&policy.routes, target)) {
-            Ok(Route::Mcp { server }) => {
-                ctx.show(target, &server, policy.server(&server).is_some());
-                call::serve(&self.0, session, ctx, &policy, &server).await;
-                Ok(true)
-            }
-            Ok(Route::Reserved)
-                if policy.auth.token.enabled
-                    && policy.routes.api
-                    && is_token(&policy.routes, target.unwrap_or_default()) =>
-            {
-                Box::pin(issue::serve(&self.0, session, ctx, &policy)).await;
-                Ok(true)
-            }
-            Ok(Route::Manager { name }) => {
-                ctx.show(target, name, name == SERVERS || policy.server(name).is_some());
-                manager::serve(&self.0, session, ctx, &policy, name).await;
-                Ok(true)
-            }
-            Ok(Route::Dispatch { server, door }) if policy.queue.driver != QueueDriver::Off => {
-                ctx.show(target, server, policy.server(server).is_some());
-                dispatch::serve(&self.0, session, ctx, &policy, server, door).await;
-                Ok(true)
-            }
-            Ok(Route::Reserved | Route::Dispatch { .. }) => {
-                ctx.shown = Some(mcp_target(target.unwrap_or_default(), None));
-                self.0.refuse(session, &policy, Reason::RouteNotFound).await;
-                Ok(true)
-            }
-            Ok(Route::Cms) if self.0.cms.is_some() => {
-                ctx.is_cms = true;
-                edit(session.req_header_mut(), headers::strip_for_cms);
-                Ok(false)
-            }
-            Ok(Route::Cms) => {
-                ctx.is_cms = true;
-                let page = Page::without_cms(session.req_header().uri.path());
-                respond::page(session, page).await;
-                Ok(true)
-            }
-            Err(reason) => {
-                self.0.refuse(session, &policy, reason).await;
-                Ok(true)
-            }
-        }
+        edit(session.req_header_mut(), headers::strip_for_cms);
+        Ok(false)
     }
 
     async fn upstream_peer(&self, _: &mut Session, _: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
@@ -361,7 +478,7 @@ impl ProxyHttp for Front {
         if status != 0 && session.response_written().is_none() {
             let page = if status == 504 { Page::GATEWAY_TIMEOUT } else { Page::BAD_GATEWAY };
             if matches!(status, 502 | 504) {
-                respond::page(session, page).await;
+                let _ = respond::page_for_cms(session, page).await;
             } else {
                 let _ = session.respond_error(status).await;
             }
@@ -374,53 +491,16 @@ impl ProxyHttp for Front {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&pingora::Error>, ctx: &mut Self::CTX) {
-        if let Some(connection) = Connection::of(session) {
-            connection.request_done();
-        }
         let status = session.response_written().map_or(0, |header| header.status.as_u16());
-        if ctx.is_cms {
-            self.0.metrics.cms_request(status);
-        }
+        self.0.metrics.cms_request(status);
         if self.0.settings.access_log.format != AccessLogFormat::Off {
             let request = session.req_header();
-            let text = |name: http::HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok());
-            let took = ctx.started.elapsed();
-            let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            self.0.access_log.write(&Entry {
-                at_ms: self.0.clock.now_ms().saturating_sub(duration_ms),
-                client: ctx.client,
-                method: request.method.as_str(),
-                target: ctx.shown.as_deref().unwrap_or(&String::from_utf8_lossy(request.raw_path())),
-                protocol: if request.version == http::Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
-                status,
-                bytes: session.body_bytes_sent() as u64,
-                referer: text(http::header::REFERER),
-                user_agent: text(http::header::USER_AGENT),
-                host: text(http::header::HOST),
-                trace_id: session
-                    .response_written()
-                    .and_then(|header| header.headers.get("x-trace-id")?.to_str().ok())
-                    .unwrap_or_default(),
-                duration_ms,
-                redactor: &self.0.policy.load().logging.redactor,
-            });
+            let trace_id =
+                session.response_written().and_then(|header| header.headers.get("x-trace-id")?.to_str().ok());
+            let sent = Sent { status, bytes: session.body_bytes_sent() as u64, trace_id: trace_id.unwrap_or_default() };
+            let target = request.raw_path();
+            self.0.write_access_log(ctx, &request.method, target, request.version, &request.headers, sent);
         }
-    }
-}
-
-/// Refuses a request that came with both lengths: Pingora has dropped the `Content-Length` by now, but what stands
-/// before us may have read that one. And one whose first chunks could be read in two ways.
-fn check_lengths(session: &Session) -> Result<(), Reason> {
-    if !session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING) {
-        return Ok(());
-    }
-    if !Connection::of(session).is_none_or(Connection::begins_chunked) {
-        return Err(Reason::BadRequest);
-    }
-    let raw = session.as_downstream().to_h1_raw().to_ascii_lowercase();
-    match memchr::memmem::find(&raw, b"\ncontent-length") {
-        Some(_) => Err(Reason::BadRequest),
-        None => Ok(()),
     }
 }
 

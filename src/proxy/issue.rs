@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use pingora::proxy::Session;
 use serde_json::json;
 
 use crate::audit::Record;
@@ -22,6 +20,7 @@ use crate::protocol::{
 };
 use crate::proxy::asked::Asked;
 use crate::proxy::body::{self, ReadBody};
+use crate::proxy::exchange::Exchange;
 use crate::proxy::form::{self, Form};
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
@@ -85,11 +84,11 @@ struct Issued {
 }
 
 /// Serves one request on the token route.
-pub async fn serve(gateway: &Gateway, session: &mut Session, ctx: &RequestContext, policy: &Arc<Snapshot>) {
-    let asked = Asked::of(&session.req_header().headers, policy);
+pub async fn serve(gateway: &Gateway, exchange: &mut Exchange, ctx: &RequestContext, policy: &Arc<Snapshot>) {
+    let asked = Asked::of(exchange, policy);
     let mut call = Call { gateway, policy, client: ctx.client, asked, bytes_in: 0, upstream: Duration::ZERO };
-    let outcome = Box::pin(call.run(session)).await;
-    call.answer(session, ctx.started, outcome).await;
+    let outcome = Box::pin(call.run(exchange)).await;
+    call.answer(exchange, ctx.started, outcome).await;
 }
 
 struct Call<'a> {
@@ -102,15 +101,15 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    async fn run(&mut self, session: &mut Session) -> Result<Issued, Refused> {
+    async fn run(&mut self, exchange: &mut Exchange) -> Result<Issued, Refused> {
         let policy = Arc::clone(self.policy);
         let rules = &policy.auth.token;
         let now_ms = self.gateway.clock.now_ms();
         if self.gateway.is_draining() {
             return Err(Reason::Draining.into());
         }
-        headers::check_mcp(&session.req_header().headers, &policy.security.allow_origins)?;
-        if session.req_header().method != http::Method::POST {
+        headers::check_mcp(exchange.headers(), &policy.security.allow_origins)?;
+        if exchange.request().method != http::Method::POST {
             return Err(Reason::MethodNotAllowed.into());
         }
         self.gateway
@@ -119,9 +118,9 @@ impl Call<'_> {
             .map_err(|seconds| Refused::Reason(Reason::RateLimited, Some(seconds)))?;
         let network = client_network(self.client).to_string();
         self.charge(&[b"token-address", network.as_bytes()], rules.address_per_minute, now_ms).await?;
-        let form = form::kind(&session.req_header().headers).ok_or(Reason::UnsupportedMediaType)?;
+        let form = form::kind(exchange.headers()).ok_or(Reason::UnsupportedMediaType)?;
         let timeout = self.gateway.settings.timeouts.body;
-        let (body, _share) = match body::read(session, MAX_BODY, timeout, &self.gateway.budget).await {
+        let (body, _share) = match body::read(exchange, MAX_BODY, timeout, &self.gateway.budget).await {
             ReadBody::Whole(bytes, share) => (bytes, share),
             ReadBody::TooLarge => return Err(Reason::PayloadTooLarge.into()),
             ReadBody::Failed(reason) => return Err(reason.into()),
@@ -232,7 +231,8 @@ impl Call<'_> {
             push_header(&mut head, protocol::SIGNATURE_HEADER, signature.as_bytes());
         }
         let timeouts = &self.gateway.settings.timeouts;
-        let mut answer = target.exchange(&self.gateway.connector, head, &body, timeouts).await.map_err(broken)?;
+        let mut answer =
+            target.exchange(&self.gateway.connector, head, &body, timeouts, Instant::now()).await.map_err(broken)?;
         let status = answer.head().status;
         let mut share = self.gateway.budget.share();
         let limit = timeouts.response_header;
@@ -247,7 +247,7 @@ impl Call<'_> {
     }
 
     /// Counts, writes the audit line, and answers in sApi's four keys.
-    async fn answer(&self, session: &mut Session, started: Instant, outcome: Result<Issued, Refused>) {
+    async fn answer(&self, exchange: &mut Exchange, started: Instant, outcome: Result<Issued, Refused>) {
         let metrics = &self.gateway.metrics;
         let mut outcome = outcome;
         let mut slot = None;
@@ -265,7 +265,7 @@ impl Call<'_> {
             Err(refused) => {
                 let reason = refused.reason();
                 let compat = refused.compat().filter(|_| self.policy.compat.token_errors);
-                let localised = reason.message_in(respond::locale(session, self.policy.i18n));
+                let localised = reason.message_in(respond::locale(exchange, self.policy.i18n));
                 let (status, message) = compat.unwrap_or((reason.status(), localised));
                 (status, json!({"success": false, "message": message, "object": {}, "code": status}))
             }
@@ -295,13 +295,13 @@ impl Call<'_> {
                 }
             }
         }
-        self.write(session, status, body, outcome.err()).await;
+        self.write(exchange, status, body, outcome.err()).await;
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let total = started.elapsed();
         metrics.request_seconds(micros(total), micros(self.upstream), micros(total.saturating_sub(self.upstream)));
     }
 
-    async fn write(&self, session: &mut Session, status: u16, body: Bytes, refused: Option<Refused>) {
+    async fn write(&self, exchange: &mut Exchange, status: u16, body: Bytes, refused: Option<Refused>) {
         let marks = Marks {
             trace_header: &self.policy.trace.header,
             trace_id: &self.asked.trace_id,
@@ -309,21 +309,16 @@ impl Call<'_> {
             i18n: self.policy.i18n,
             allow: "POST",
         };
-        let Some(mut header) = respond::json_header(status, body.len(), marks) else { return };
-        respond::set(&mut header, header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let mut response = respond::json_cached(status, marks, b"no-store");
         if let Some(Refused::Reason(reason, retry_after_s)) = refused {
             if let Some(seconds) = retry_after_s {
-                respond::set(&mut header, header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+                response.number("Retry-After", seconds.max(1).into());
             }
             if reason == Reason::MethodNotAllowed {
-                respond::set(&mut header, header::ALLOW, HeaderValue::from_static("POST"));
+                response.set("Allow", b"POST");
             }
         }
-        if self.bytes_in == 0 {
-            // A body may still be on its way.
-            session.set_keepalive(None);
-        }
-        respond::write(session, header, body).await;
+        exchange.answer(response, &body).await;
     }
 
     fn record(&self, status: u16, bytes_out: u64, started: Instant) -> Record {

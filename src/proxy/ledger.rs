@@ -35,7 +35,7 @@ impl Call<'_> {
         let client_request_id = self.asked.client_request_id.as_ref().and_then(|value| value.to_str().ok());
         let duration_ms = u64::try_from(self.ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Record {
-            timestamp_ms: self.gateway.clock.now_ms().saturating_sub(duration_ms),
+            timestamp_ms: self.ctx.started_ms,
             request_id: Arc::clone(&self.asked.request_id),
             client_request_id: client_request_id.map(str::to_owned),
             trace_id: Arc::clone(&self.asked.trace_id),

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use parking_lot::Mutex;
-use pingora::proxy::Session;
 
 use crate::auth::{self, Refusal};
 use crate::base::{Digest, Principal};
@@ -21,6 +21,7 @@ use crate::protocol::{
 };
 use crate::proxy::asked::Asked;
 use crate::proxy::call::{Call, Who};
+use crate::proxy::exchange::Exchange;
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
 use crate::proxy::ledger::{Ledger, Trail};
@@ -72,8 +73,8 @@ struct Sender {
 }
 
 impl Sender {
-    fn of(session: &Session, policy: &Snapshot) -> Self {
-        let request = session.req_header();
+    fn of(exchange: &Exchange, policy: &Snapshot) -> Self {
+        let request = exchange.request();
         let csrf = request.headers.get(CSRF).and_then(|value| value.to_str().ok()).map(|text| text.trim().to_owned());
         Self {
             malformed: headers::check_own(&request.headers)
@@ -132,8 +133,8 @@ fn question(headers: &HeaderMap, cookie: &str) -> Result<ManagerQuestion, ()> {
 }
 
 /// Who sent a request to a manager route, and what is wrong with its headers.
-pub async fn admit(call: &Call<'_>, session: &Session, now_ms: u64) -> (Option<Reason>, Result<Who, Refusal>) {
-    let sender = Sender::of(session, call.policy);
+pub async fn admit(call: &Call<'_>, exchange: &Exchange, now_ms: u64) -> (Option<Reason>, Result<Who, Refusal>) {
+    let sender = Sender::of(exchange, call.policy);
     if sender.malformed.is_some() {
         return (sender.malformed, Err(Reason::Forbidden.into()));
     }
@@ -202,7 +203,7 @@ impl Call<'_> {
             push_header(&mut head, protocol::SIGNATURE_HEADER, signature.as_bytes());
         }
         let timeouts = &self.gateway.settings.timeouts;
-        let answered = target.exchange(&self.gateway.connector, head, &body, timeouts).await;
+        let answered = target.exchange(&self.gateway.connector, head, &body, timeouts, Instant::now()).await;
         let mut answer = answered.map_err(failed)?;
         let mut share = self.gateway.budget.share();
         let bytes = answer.collect(MAX_ANSWER_BYTES, timeouts.response_header, &mut share).await;
@@ -214,11 +215,10 @@ impl Call<'_> {
     }
 
     /// `GET /{manager_prefix}/servers`.
-    async fn list(&self, session: &mut Session) {
+    async fn list(&self, exchange: &mut Exchange) {
         let now_ms = self.gateway.clock.now_ms();
         let trail = Trail::of(MethodClass::Other, None, 0);
-        session.set_keepalive(None);
-        let (malformed, who) = admit(self, session, now_ms).await;
+        let (malformed, who) = admit(self, exchange, now_ms).await;
         let principal = who.as_ref().map(Who::principal);
         let denial = match (malformed, principal) {
             (Some(reason), _) => Err(Denial::new(reason, Rule::Builtin("request"))),
@@ -226,16 +226,16 @@ impl Call<'_> {
                 Credential::RefusedBy(reason, word) => Denial::new(reason, Rule::Builtin(word)),
                 _ => Denial::new(refusal.reason(), Rule::Builtin("manager.identity")),
             }),
-            (None, Ok(principal)) => self.listed(session, principal, now_ms).await,
+            (None, Ok(principal)) => self.listed(exchange, principal, now_ms).await,
         };
         let slot = match denial {
-            Err(denial) => return self.deny(session, denial, &Id::Absent, principal.ok(), &trail).await,
+            Err(denial) => return self.deny(exchange, denial, &Id::Absent, principal.ok(), &trail).await,
             Ok(()) if !self.policy.logging.audit_enabled => None,
             Ok(()) => match self.gateway.audit.reserve().await {
                 Ok(slot) => Some(slot),
                 Err(_) => {
                     let denial = Denial::new(Reason::AuditUnavailable, Rule::Builtin("audit"));
-                    return self.deny(session, denial, &Id::Absent, principal.ok(), &trail).await;
+                    return self.deny(exchange, denial, &Id::Absent, principal.ok(), &trail).await;
                 }
             },
         };
@@ -245,14 +245,13 @@ impl Call<'_> {
         let handles: Vec<&str> =
             self.policy.servers.iter().map(|server| &*server.handle).filter(|h| allowed(h)).collect();
         let body = serde_json::json!({"items": handles}).to_string();
-        let Some(header) = respond::json_header(200, body.len(), self.marks()) else { return };
         ledger.close(200, body.len() as u64, None).await;
-        respond::write(session, header, Bytes::from(body)).await;
+        exchange.answer(respond::json(200, self.marks()), body.as_bytes()).await;
     }
 
     /// Whether this caller may see the list now.
-    async fn listed(&self, session: &Session, principal: &Principal, now_ms: u64) -> Result<(), Denial> {
-        if session.req_header().method != http::Method::GET {
+    async fn listed(&self, exchange: &Exchange, principal: &Principal, now_ms: u64) -> Result<(), Denial> {
+        if exchange.request().method != http::Method::GET {
             return Err(Denial::new(Reason::MethodNotAllowed, Rule::Builtin("http.method")));
         }
         check_permission(self.policy, principal)?;
@@ -275,8 +274,14 @@ impl Call<'_> {
 }
 
 /// Serves one request on a manager route; `name` is the handle, or [`SERVERS`].
-pub async fn serve(gateway: &Gateway, session: &mut Session, ctx: &RequestContext, policy: &Arc<Snapshot>, name: &str) {
-    let asked = Asked::of(&session.req_header().headers, policy);
+pub async fn serve(
+    gateway: &Gateway,
+    exchange: &mut Exchange,
+    ctx: &RequestContext,
+    policy: &Arc<Snapshot>,
+    name: &str,
+) {
+    let asked = Asked::of(exchange, policy);
     let call = Call { gateway, ctx, policy, handle: name, asked, door: Door::Manager };
-    if name == SERVERS { call.list(session).await } else { call.run(session).await }
+    if name == SERVERS { call.list(exchange).await } else { call.run(exchange).await }
 }

@@ -1,23 +1,27 @@
 //! Idle upstream connections, per worker thread: a stream never leaves the runtime that it was opened on.
 
-use std::cell::RefCell;
-use std::time::{Duration, Instant};
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use crate::proxy::channel::Channel;
 
 /// Kept per upstream and worker.
 const MAX_IDLE: usize = 64;
-/// An idle connection is dropped after this time.
-const IDLE_FOR: Duration = Duration::from_secs(30);
+/// How often [`sweep`] is to be called.
+pub const SWEEP: Duration = Duration::from_secs(10);
+/// An idle connection is dropped by the third sweep after its last use: after 20 to 30 seconds.
+const IDLE_SWEEPS: u64 = 3;
 
 struct Idle {
     channel: Channel,
-    since: Instant,
+    /// The sweep after which it was last used.
+    since: u64,
 }
 
 thread_local! {
     /// By the upstream's number.
     static POOL: RefCell<Vec<Vec<Idle>>> = const { RefCell::new(Vec::new()) };
+    static SWEEPS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// A live idle connection to this upstream, the most recently used first.
@@ -27,10 +31,6 @@ thread_local! {
 pub fn take(upstream: usize) -> Option<Channel> {
     loop {
         let idle = POOL.with_borrow_mut(|pool| pool.get_mut(upstream)?.pop())?;
-        if idle.since.elapsed() > IDLE_FOR {
-            POOL.with_borrow_mut(|pool| pool.get_mut(upstream).map(Vec::clear));
-            return None;
-        }
         let mut channel = idle.channel;
         if channel.is_quiet() {
             return Some(channel);
@@ -48,15 +48,17 @@ pub fn give_back(upstream: usize, channel: Channel) {
         if idle.len() >= MAX_IDLE {
             idle.remove(0);
         }
-        idle.push(Idle { channel, since: Instant::now() });
+        idle.push(Idle { channel, since: SWEEPS.get() });
     });
 }
 
-/// Drops what has been idle for too long; called now and then by each worker.
+/// Drops what has been idle for too long; called by each worker every [`SWEEP`].
 pub fn sweep() {
+    let now = SWEEPS.get() + 1;
+    SWEEPS.set(now);
     POOL.with_borrow_mut(|pool| {
         for idle in pool {
-            idle.retain(|idle| idle.since.elapsed() <= IDLE_FOR);
+            idle.retain(|idle| now - idle.since < IDLE_SWEEPS);
         }
     });
 }

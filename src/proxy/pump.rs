@@ -4,17 +4,17 @@
 //! Nothing is written inside an event: the scanner cuts the upstream's bytes at blank lines, and heartbeats, the
 //! last error event and cuts happen only at such a cut.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pingora::ErrorType;
-use pingora::proxy::Session;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::policy::{Server, StreamPolicy};
 use crate::protocol::{EventScanner, HEARTBEAT, Id, rpc_error_event};
 use crate::proxy::budget::Share;
+use crate::proxy::exchange::Exchange;
 use crate::proxy::upstream::Answer;
 use crate::telemetry::{Metrics, StreamEnd, UpstreamFailure as Failure};
 
@@ -120,7 +120,7 @@ impl<'a> Bounds<'a> {
 }
 
 /// Pumps until the end. The response header has been written; the body is ended here.
-pub async fn pump(session: &mut Session, answer: Answer, mut bounds: Bounds<'_>) -> Summary {
+pub async fn pump(exchange: &mut Exchange, answer: Answer, mut bounds: Bounds<'_>) -> Summary {
     let heartbeat = Duration::from_secs(u64::from(bounds.policy.heartbeat_seconds));
     let mut deadline = Instant::now() + Duration::from_secs(u64::from(bounds.policy.max_stream_seconds));
     let mut at_deadline = End::Deadline;
@@ -130,7 +130,7 @@ pub async fn pump(session: &mut Session, answer: Answer, mut bounds: Bounds<'_>)
         (deadline, at_deadline) = (end, End::TokenExpired);
     }
     let mut scanner = EventScanner::new(bounds.policy.max_event_bytes);
-    let mut out = Out { session, bytes: 0, deadline, stall: bounds.write_stall };
+    let mut out = Out { exchange, bytes: 0, deadline, stall: bounds.write_stall };
     let mut drained = bounds.drained.clone();
 
     // The upstream is read by one future that lives as long as the pump, so that no select cancels half a read.
@@ -158,10 +158,7 @@ pub async fn pump(session: &mut Session, answer: Answer, mut bounds: Bounds<'_>)
             biased;
             () = sleep_until(deadline) => break at_deadline,
             () = raised(&mut drained) => break End::Draining,
-            gone = out.session.as_downstream_mut().read_body_or_idle(true) => match gone {
-                Ok(Some(_)) => {}
-                _ => break End::ClientGone,
-            },
+            () = out.exchange.left() => break End::ClientGone,
             chunk = chunks.recv() => match chunk {
                 None => match finished.take() {
                     Some(Err(failure)) => break End::Upstream(failure),
@@ -219,7 +216,7 @@ pub async fn pump(session: &mut Session, answer: Answer, mut bounds: Bounds<'_>)
     // What is held is dropped before the reader can know of the end, and call again.
     drop(scanner);
     let _ = bounds.share.hold(0);
-    conclude(session, end, &bounds).await;
+    conclude(exchange, end, &bounds).await;
     if end == End::ClientGone && !bounds.policy.abort_on_disconnect && finished.is_none() {
         // The work is to be finished though nobody listens: read on and drop what comes, within the same bounds.
         let discarding = async {
@@ -243,14 +240,14 @@ pub async fn pump(session: &mut Session, answer: Answer, mut bounds: Bounds<'_>)
 }
 
 /// Ends the body: with a last JSON-RPC error event where the client still listens.
-async fn conclude(session: &mut Session, end: End, bounds: &Bounds<'_>) {
+async fn conclude(exchange: &mut Exchange, end: End, bounds: &Bounds<'_>) {
     let message = match end {
         End::Complete => {
-            let _ = timeout(bounds.write_stall, session.write_response_body(None, true)).await;
+            let _ = timeout(bounds.write_stall, exchange.end()).await;
             return;
         }
         End::ClientGone | End::Stalled => {
-            session.set_keepalive(None);
+            exchange.close();
             return;
         }
         End::TokenExpired => ("The token has expired", "token_expired"),
@@ -260,17 +257,17 @@ async fn conclude(session: &mut Session, end: End, bounds: &Bounds<'_>) {
         End::Upstream(_) => ("The upstream failed", "upstream_failed"),
         End::Draining => ("Shutting down", "draining"),
     };
-    let event = Bytes::from(rpc_error_event(bounds.id, -32603, message.0, Some(message.1)));
-    session.set_keepalive(None);
+    let event = rpc_error_event(bounds.id, -32603, message.0, Some(message.1));
+    exchange.close();
     let _ = timeout(bounds.write_stall.min(Duration::from_secs(1)), async {
-        session.write_response_body(Some(event), false).await?;
-        session.write_response_body(None, true).await
+        exchange.send(event.as_ref()).await?;
+        exchange.end().await
     })
     .await;
 }
 
 struct Out<'a> {
-    session: &'a mut Session,
+    exchange: &'a mut Exchange,
     bytes: u64,
     deadline: Instant,
     stall: Duration,
@@ -283,9 +280,9 @@ impl Out<'_> {
             let piece = bytes.split_to(bytes.len().min(PIECE));
             let length = piece.len() as u64;
             let until = (Instant::now() + self.stall).min(self.deadline);
-            match timeout_at(until, self.session.write_response_body(Some(piece), false)).await {
+            match timeout_at(until, self.exchange.send(&piece)).await {
                 Ok(Ok(())) => self.bytes += length,
-                Ok(Err(error)) if *error.etype() != ErrorType::WriteTimedout => return Err(End::ClientGone),
+                Ok(Err(error)) if error.kind() != io::ErrorKind::TimedOut => return Err(End::ClientGone),
                 _ => return Err(End::Stalled),
             }
         }

@@ -1,14 +1,15 @@
 //! One function turns a denial into the answer: body, status, headers.
 
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{ACCEPT_LANGUAGE, CONTENT_LENGTH};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use crate::origin::Page;
 use crate::policy::{Denial, I18n, Locale, Reason, Wire};
 use crate::protocol::{Id, rpc_error, transport_error};
-use crate::proxy::connection::Connection;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::response::Response;
 
 /// What every answer on an MCP route carries.
 #[derive(Clone, Copy, Debug)]
@@ -24,40 +25,37 @@ pub struct Marks<'a> {
 }
 
 /// Answers with a denial; returns status and body length.
-pub async fn deny(session: &mut Session, denial: &Denial, id: &Id<'_>, marks: Marks<'_>) -> (u16, u64) {
+pub async fn deny(exchange: &mut Exchange, denial: &Denial, id: &Id<'_>, marks: Marks<'_>) -> (u16, u64) {
     let reason = denial.reason;
-    let locale = locale(session, marks.i18n);
+    let locale = locale(exchange, marks.i18n);
     let message = reason.message_in(locale);
     let body = match reason.wire() {
         Wire::Transport { .. } => transport_error(reason.code(), message, marks.trace_id),
         Wire::Rpc { code } => rpc_error(id, code, message, Some(reason.code())),
     };
-    let length = body.len() as u64;
-    let Some(mut header) = json_header(reason.status(), body.len(), marks) else {
-        return (500, 0);
-    };
+    let mut response = json(reason.status(), marks);
     if locale != Locale::En {
-        set(&mut header, header::CONTENT_LANGUAGE, HeaderValue::from_static(locale.as_str()));
+        response.set("Content-Language", locale.as_str().as_bytes());
     }
     if let Some(seconds) = denial.retry_after_s {
-        set(&mut header, header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        response.number("Retry-After", seconds.max(1).into());
     }
     if reason == Reason::MethodNotAllowed {
-        set(&mut header, header::ALLOW, HeaderValue::from_static(marks.allow));
+        response.set("Allow", marks.allow.as_bytes());
     }
     if closes(reason) {
-        session.set_keepalive(None);
+        exchange.close();
     }
-    write(session, header, Bytes::from(body)).await;
-    (reason.status(), length)
+    exchange.answer(response, body.as_ref()).await;
+    (reason.status(), body.len() as u64)
 }
 
 /// The language for this request.
-pub fn locale(session: &Session, i18n: I18n) -> Locale {
+pub fn locale(exchange: &Exchange, i18n: I18n) -> Locale {
     if !i18n.negotiate {
         return i18n.locale;
     }
-    let lines = session.req_header().headers.get_all(header::ACCEPT_LANGUAGE);
+    let lines = exchange.headers().get_all(ACCEPT_LANGUAGE);
     let lines: Vec<&str> = lines.iter().filter_map(|line| line.to_str().ok()).collect();
     i18n.choose(Some(&lines.join(",")))
 }
@@ -76,61 +74,48 @@ const fn closes(reason: Reason) -> bool {
     )
 }
 
-/// The header of a JSON answer.
+/// The header of a JSON answer, which may be kept by nobody.
 #[must_use]
-pub fn json_header(status: u16, length: usize, marks: Marks<'_>) -> Option<ResponseHeader> {
-    let mut header = ResponseHeader::build_no_case(status, Some(8)).ok()?;
-    set(&mut header, header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    set(&mut header, header::CONTENT_LENGTH, HeaderValue::from(length));
-    set(&mut header, header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    mark(&mut header, marks);
-    Some(header)
+pub fn json(status: u16, marks: Marks<'_>) -> Response {
+    json_cached(status, marks, b"no-cache, private")
+}
+
+/// As [`json`], with another `Cache-Control`.
+#[must_use]
+pub fn json_cached(status: u16, marks: Marks<'_>, cache: &[u8]) -> Response {
+    let mut response = Response::new(status);
+    response.set("Content-Type", b"application/json");
+    response.set("Cache-Control", cache);
+    mark(&mut response, marks);
+    response
 }
 
 /// Adds the trace id and our request id.
-pub fn mark(header: &mut ResponseHeader, marks: Marks<'_>) {
-    const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-    if !marks.trace_id.is_empty()
-        && let Ok(name) = HeaderName::from_bytes(marks.trace_header.as_bytes())
-    {
-        text(header, name, marks.trace_id);
+pub fn mark(response: &mut Response, marks: Marks<'_>) {
+    if !marks.trace_id.is_empty() {
+        response.set(marks.trace_header, marks.trace_id.as_bytes());
     }
-    text(header, REQUEST_ID, marks.request_id);
+    response.set("X-Request-Id", marks.request_id.as_bytes());
 }
 
-/// Sets a header.
-pub fn set(header: &mut ResponseHeader, name: HeaderName, value: HeaderValue) {
-    // Both are valid by their types.
-    let _ = header.insert_header(name, value);
-}
-
-/// Sets a header; a value that no header can carry is left out.
-pub fn text(header: &mut ResponseHeader, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        set(header, name, value);
-    }
-}
-
-/// Writes header and body; a client that left is no error of ours.
-pub async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) {
-    if let Some(connection) = Connection::of(session) {
-        connection.gather();
-    }
-    if session.write_response_header(Box::new(header), body.is_empty()).await.is_ok() && !body.is_empty() {
-        let _ = session.write_response_body(Some(body), true).await;
-    }
-}
-
-/// Answers with a page of our own; without its body to a `HEAD`.
-pub async fn page(session: &mut Session, page: Page) {
-    let body = Bytes::from(page.body());
-    let Ok(mut header) = ResponseHeader::build_no_case(page.status, Some(8)) else { return };
+/// Answers with a page of our own.
+pub async fn page(exchange: &mut Exchange, page: Page) {
+    let mut response = Response::new(page.status);
     for (name, value) in page.headers() {
-        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-            text(&mut header, name, value);
-        }
+        response.set(name, value.as_bytes());
     }
-    set(&mut header, header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    exchange.answer(response, page.body().as_bytes()).await;
+}
+
+/// Answers with a page where Pingora could not reach the CMS; without its body to a `HEAD`.
+pub async fn page_for_cms(session: &mut Session, page: Page) -> pingora::Result<()> {
+    let body = Bytes::from(page.body());
+    let mut header = ResponseHeader::build(page.status, Some(8))?;
+    for (name, value) in page.headers() {
+        header.insert_header(name, value)?;
+    }
+    header.insert_header(CONTENT_LENGTH, body.len())?;
     let head_only = session.req_header().method == http::Method::HEAD;
-    write(session, header, if head_only { Bytes::new() } else { body }).await;
+    session.write_response_header(Box::new(header), head_only).await?;
+    if head_only { Ok(()) } else { session.write_response_body(Some(body), true).await }
 }

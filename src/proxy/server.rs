@@ -1,4 +1,5 @@
-//! Listeners and workers: accepted connections are wrapped, counted, and handed to Pingora's HTTP machinery.
+//! Listeners and workers: accepted connections are counted, and their requests answered one after the other, here or,
+//! those for the CMS, by Pingora.
 //!
 //! The accept loop is ours, so that a busy port is an error at once, connections are bounded before anything is
 //! read, and a shutdown ends when its work is done. Each worker is one thread with a runtime of its own; upstream
@@ -10,14 +11,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use pingora::apps::ServerApp;
+use pingora::apps::HttpServerApp;
+use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use tokio::sync::watch;
 
 use crate::proxy::connection::Connection;
-use crate::proxy::gateway::{Front, Gateway};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::gateway::{Answered, Front, Gateway};
 use crate::proxy::pool;
+use crate::proxy::request::Request;
 use crate::telemetry::event;
 
 /// How long connections that the kernel has taken already are still accepted once we listen no more.
@@ -107,7 +111,7 @@ async fn work(service: Service, listeners: Vec<TcpListener>, mut phase: watch::R
         let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { continue };
         accepting.push(tokio::spawn(accept(service.clone(), listener, closing_watch.clone())));
     }
-    let mut sweep = tokio::time::interval(Duration::from_secs(10));
+    let mut sweep = tokio::time::interval(pool::SWEEP);
     loop {
         tokio::select! {
             _ = sweep.tick() => pool::sweep(),
@@ -159,11 +163,36 @@ async fn accept(service: Service, listener: tokio::net::TcpListener, mut closing
         let connection = Connection::new(stream, address, &gateway.settings().timeouts, place);
         gateway.metrics().connection_accepted();
         let (service, closing) = (service.clone(), closing.clone());
-        tokio::spawn(async move {
-            let mut next: Option<pingora::protocols::Stream> = Some(Box::new(connection));
-            while let Some(stream) = next.take() {
-                next = service.proxy.process_new(stream, &closing).await;
-            }
-        });
+        tokio::spawn(converse(service, connection, closing));
     }
+}
+
+/// Serves a connection's requests until it ends.
+async fn converse(service: Service, mut connection: Connection, closing: watch::Receiver<bool>) {
+    let gateway = &service.gateway;
+    loop {
+        let head = connection.header(|| gateway.longest_header()).await;
+        let request = match head.map_err(Option::from).and_then(|head| Request::parse(head).map_err(Some)) {
+            Ok(request) => request,
+            Err(Some(reason)) => return Box::pin(gateway.refuse_unread(connection, reason)).await,
+            Err(None) => return,
+        };
+        let mut exchange = Exchange::new(connection, request);
+        let next = match gateway.serve(&mut exchange).await {
+            Answered::Here => exchange.finish().await,
+            Answered::ByCms => Box::pin(by_cms(&service, exchange, &closing)).await,
+        };
+        match next {
+            Some(next) => connection = next,
+            None => return,
+        }
+    }
+}
+
+/// Lends the connection to Pingora for one request.
+async fn by_cms(service: &Service, exchange: Exchange, closing: &watch::Receiver<bool>) -> Option<Connection> {
+    let session = ServerSession::new_http1(Box::new(exchange.lend()));
+    let (stream, _) = service.proxy.process_new_http(session, closing).await?.consume();
+    let mut connection = *stream.into_any().downcast::<Connection>().ok()?;
+    connection.taken_back().then_some(connection)
 }

@@ -143,15 +143,16 @@ impl Target {
         mut head: Vec<u8>,
         body: &Bytes,
         timeouts: &Timeouts,
+        now: std::time::Instant,
     ) -> Result<Answer, Failure> {
         head.extend_from_slice(b"\r\n");
-        let channel = match pool::take(self.id) {
-            Some(channel) => channel,
+        let (channel, begun) = match pool::take(self.id) {
+            Some(channel) => (channel, Instant::from_std(now)),
             // Rare and large: boxed, so that it is not a part of every call's future.
-            None => Box::pin(self.connect(connector, timeouts.connect)).await?,
+            None => (Box::pin(self.connect(connector, timeouts.connect)).await?, Instant::now()),
         };
         let mut wire = Wire { channel, buffer: BytesMut::with_capacity(READ), step: READ };
-        let deadline = Instant::now() + timeouts.response_header;
+        let deadline = begun + timeouts.response_header;
         timeout_at(deadline, async {
             // An upstream may answer early and stop reading: its answer is read even when the write failed.
             let written = wire.write(&mut head, body).await;

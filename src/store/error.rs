@@ -56,10 +56,15 @@ impl Error {
             Self::Database(sqlx::Error::Database(error)) => match error.code().as_deref() {
                 // Serialization failure and deadlock, as both servers tell it; SQLite: busy, and busy after a snapshot.
                 Some("40001" | "40P01" | "5" | "517") => true,
-                // MySQL: lock wait timeout.
-                _ => error.message().starts_with("Lock wait timeout"),
+                _ => self.is_held(),
             },
             _ => false,
         }
+    }
+
+    /// Whether MySQL gave up waiting for a row that somebody else holds; the transaction goes on without the statement.
+    pub(in crate::store) fn is_held(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        error.message().starts_with("Lock wait timeout")
     }
 }

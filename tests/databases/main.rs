@@ -1,7 +1,12 @@
 //! The same answers from SQLite, MariaDB and PostgreSQL: real servers with throw-away data directories, one schema, one
 //! set of rows, one corpus of calls. And what happens while a database misbehaves.
 
+#[expect(dead_code, unused_imports, reason = "made for tests/it, which uses all of it")]
+#[path = "../it/harness/mod.rs"]
+mod harness;
+
 mod accounts;
+mod clients;
 mod corpus;
 mod data;
 mod failures;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_sidecar::base::Secret;
 use mcp_sidecar::store::queue::{Driver, Key, NewTask, Priority, Queue, Registration, Settlement, Status, Submitted};
 use mcp_sidecar::store::{Error, Settings};
 
-use crate::server::{Kind, Server, shared};
+use crate::server::{DEADLINE, Kind, Server, shared};
 use crate::site::{dialect, run_sqlite};
 use mcp_sidecar::store::Dialect;
 
@@ -156,6 +156,64 @@ async fn each_task_has_one_worker_and_one_completion() {
         assert!(tasks.iter().all(|task| task.result == task.meta && task.progress == 100 && task.attempts == 1));
         assert_eq!(queue.prune(Duration::ZERO).await.expect("it answers"), TASKS as u64, "{}", place.name);
         assert!(tasks.iter().all(|task| task.created_at.starts_with("20") && task.finished_at.starts_with("20")));
+    }
+}
+
+/// Neither server learns that a machine has lost its power: what it held in a transaction stays held.
+#[tokio::test]
+async fn a_worker_that_stands_still_in_a_claim_holds_only_its_own_task() {
+    for place in everywhere("queue_claim_still").await {
+        let Some((server, database)) = &place.server else { continue };
+        let (queue, name) = (place.queue(Driver::Own), place.name);
+        for _ in 0..3 {
+            queue.submit(&task("{}"), None).await.expect("it is made");
+        }
+        let mut still = server.still(database, "SELECT runs FROM evo_mcp_leases WHERE task_id = 1 FOR UPDATE").await;
+        let began = Instant::now();
+        for expected in [2, 3] {
+            let claim = queue.claim("w", LEASE).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(claim.map(|claim| claim.id), Some(expected), "{name}");
+        }
+        assert_eq!(queue.claim("w", LEASE).await.expect("it answers"), None, "{name}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{name}: {:?}", began.elapsed());
+        still.end().await;
+        assert_eq!(queue.claim("w", LEASE).await.expect("it answers").map(|claim| claim.id), Some(1), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_ends_a_transaction_that_stands_still() {
+    for mut place in everywhere("queue_still").await {
+        let Some((server, database)) = place.server.clone() else { continue };
+        place.settings.statement_timeout = Duration::from_secs(2);
+        let (queue, name) = (place.queue(Driver::Own), place.name);
+        queue.ready().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let begun = match server.kind {
+            Kind::MariaDb => format!(
+                "SELECT COUNT(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p \
+                 ON p.id = t.trx_mysql_thread_id WHERE p.db = '{database}'"
+            ),
+            Kind::Postgres => format!(
+                "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'idle in transaction'"
+            ),
+        };
+        // Called in the midst of the transaction: nothing happens until the server has had enough.
+        let seal = |_| {
+            let still = async {
+                assert_eq!(server.number(&begun).await, 1, "{name}");
+                let deadline = Instant::now() + DEADLINE;
+                while server.number(&begun).await > 0 {
+                    assert!(Instant::now() < deadline, "{name}: the transaction goes on");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let handle = tokio::runtime::Handle::current();
+            tokio::task::block_in_place(|| handle.block_on(still));
+            String::new()
+        };
+        let made = queue.submit(&NewTask { seal: &seal, ..task("{}") }, None).await;
+        assert!(made.is_err(), "{name}: {made:?}");
+        assert_eq!(queue.depth().await.expect("it answers again"), [0; 5], "{name}: it never happened");
     }
 }
 

@@ -28,6 +28,22 @@ pub struct Server {
     extra: Vec<String>,
 }
 
+/// A session in the midst of a transaction.
+pub enum Still {
+    MariaDb(MySqlConnection),
+    Postgres(PgConnection),
+}
+
+impl Still {
+    /// The transaction never happened.
+    pub async fn end(&mut self) {
+        match self {
+            Self::MariaDb(session) => drop(session.execute("ROLLBACK").await.expect("ends")),
+            Self::Postgres(session) => drop(session.execute("ROLLBACK").await.expect("ends")),
+        }
+    }
+}
+
 /// The servers that tests share while any of them needs them.
 static SHARED: Mutex<[Weak<Server>; 2]> = Mutex::new([Weak::new(), Weak::new()]);
 
@@ -154,6 +170,25 @@ impl Server {
                 let mut connection = PgConnection::connect(&self.url(database)).await?;
                 connection.execute(statements).await?;
                 connection.close().await
+            }
+        }
+    }
+
+    /// A session that has run a statement in a transaction, and then does nothing more.
+    pub async fn still(&self, database: &str, statement: &str) -> Still {
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
+        match self.kind {
+            Kind::MariaDb => {
+                let mut session = MySqlConnection::connect(&self.url(database)).await.expect("it answers");
+                session.execute("BEGIN").await.expect("begins");
+                session.execute(statement).await.expect("runs");
+                Still::MariaDb(session)
+            }
+            Kind::Postgres => {
+                let mut session = PgConnection::connect(&self.url(database)).await.expect("it answers");
+                session.execute("BEGIN").await.expect("begins");
+                session.execute(statement).await.expect("runs");
+                Still::Postgres(session)
             }
         }
     }

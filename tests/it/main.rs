@@ -10,6 +10,7 @@ mod dispatch;
 mod dispatch_manager;
 mod drain;
 mod harness;
+mod http1;
 mod i18n;
 mod issue;
 mod limits;

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use smallvec::SmallVec;
 
 /// An object with more keys than this is searched by hash.
-const LINEAR: usize = 16;
+const LINEAR: usize = 32;
 
 /// The object whose keys are being read, as far as its keys mean something to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,8 @@ fn fold(character: char) -> char {
 #[derive(Debug, Default)]
 pub(super) struct Keys<'a> {
     open: SmallVec<[Cow<'a, str>; LINEAR]>,
+    /// The [`word`] of each: a search looks at keys only where these are equal.
+    words: SmallVec<[u64; LINEAR]>,
 }
 
 /// The keys of one object: a mark in the shared list, or a set of its own once there are many.
@@ -99,15 +101,19 @@ impl<'a> Keys<'a> {
         if let Some(large) = &mut set.large {
             return large.insert(key);
         }
-        if self.open[set.mark..].contains(&key) {
+        let word = word(key.as_bytes());
+        let alike = self.words[set.mark..].iter().zip(&self.open[set.mark..]).filter(|(other, _)| **other == word);
+        if alike.into_iter().any(|(_, other)| *other == key) {
             return false;
         }
         self.open.push(key);
+        self.words.push(word);
         if self.open.len() - set.mark > LINEAR {
             let mut large = Large::new();
             for key in self.open.drain(set.mark..) {
                 large.insert(key);
             }
+            self.words.truncate(set.mark);
             set.large = Some(large);
         }
         true
@@ -116,6 +122,17 @@ impl<'a> Keys<'a> {
     /// Forgets the keys of the innermost object.
     pub(super) fn close(&mut self, set: &KeySet<'a>) {
         self.open.truncate(set.mark);
+        self.words.truncate(set.mark);
+    }
+}
+
+/// A key's length, beginning and end in one word. Equal keys have equal words; up to seven bytes, other keys others.
+fn word(key: &[u8]) -> u64 {
+    match (key.first_chunk(), key.last_chunk()) {
+        (Some(first), Some(last)) => {
+            u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(29) ^ (key.len() as u64) << 56
+        }
+        _ => key.iter().fold(key.len() as u64, |word, byte| word << 8 | u64::from(*byte)),
     }
 }
 

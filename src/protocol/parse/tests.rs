@@ -204,13 +204,19 @@ fn values_in_arguments_are_judged_at_every_depth() {
 
 #[test]
 fn many_keys_are_told_apart_and_doubles_are_found_anywhere() {
-    for count in [15, 16, 17, 18, 1000] {
-        let keys: Vec<String> = (0..count).map(|n| format!("\"k{n}\":{n}")).collect();
+    for (count, long) in [15, 31, 32, 33, 34, 1000].into_iter().flat_map(|count| [(count, ""), (count, "long enough")])
+    {
+        let keys: Vec<String> = (0..count).map(|n| format!("\"k{long}{n}\":{n}")).collect();
         assert_eq!(refusal(with_value(&format!("{{{}}}", keys.join(","))).as_bytes()), None, "{count}");
         for doubled in [0, count / 2, count - 1] {
-            let body = with_value(&format!("{{{},\"\\u006b{doubled}\":0}}", keys.join(",")));
+            let body = with_value(&format!("{{{},\"\\u006b{long}{doubled}\":0}}", keys.join(",")));
             assert_eq!(refusal(body.as_bytes()), Some(Refusal::DuplicateKey), "{doubled} of {count}");
         }
+    }
+    // These two are alike in all that is compared first.
+    for (second, expected) in [("QPPPPPPPPPPPXPPP", None), ("PPPPPPPPPPPPPPPP", Some(Refusal::DuplicateKey))] {
+        let body = with_value(&format!("{{\"PPPPPPPPPPPPPPPP\":0,\"{second}\":0}}"));
+        assert_eq!(refusal(body.as_bytes()), expected, "{second}");
     }
 }
 

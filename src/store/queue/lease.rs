@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sea_query::Value;
 
-use crate::store::Error;
 use crate::store::queue::{IDENTIFIER, Priority, Queue, Status, retried};
+use crate::store::{Dialect, Error};
 
 /// How many tasks are looked at for one that nobody else has taken meanwhile.
 const CANDIDATES: u32 = 16;
@@ -70,10 +70,16 @@ impl Queue {
              ORDER BY l.urgency, l.task_id LIMIT {CANDIDATES}"
         ));
         let candidates = work.fetch(&sql, Vec::new()).await?;
-        let take = self.sql(
-            "UPDATE {leases} SET holder = ?, until_ms = {now_ms} + ?, runs = runs + 1 WHERE task_id = ? AND open = 1 \
-             AND not_before_ms <= {now_ms} AND until_ms <= {now_ms}",
-        );
+        // A row that somebody holds is passed over: who holds it may stand still. MySQL's older versions cannot say so;
+        // there the wait is short. SQLite has no locks of rows.
+        let row = match self.dialect() {
+            Dialect::Postgres => "(SELECT task_id FROM {leases} WHERE task_id = ? FOR UPDATE SKIP LOCKED)",
+            Dialect::MySql | Dialect::Sqlite => "?",
+        };
+        let take = self.sql(&format!(
+            "UPDATE {{leases}} SET holder = ?, until_ms = {{now_ms}} + ?, runs = runs + 1 WHERE task_id = {row} \
+             AND open = 1 AND not_before_ms <= {{now_ms}} AND until_ms <= {{now_ms}}",
+        ));
         let run = self.sql(
             "UPDATE {tasks} SET status = 50, progress = 10, attempts = attempts + 1, start_at = {now}, \
              updated_at = {now} WHERE id = ? AND status IN (30, 50)",
@@ -81,9 +87,11 @@ impl Queue {
         for candidate in &candidates {
             let id = candidate.integer(0)?;
             let values = vec![worker.into(), millis(lease).into(), id.into()];
-            if work.execute(&take, values).await? == 0 {
-                continue;
-            }
+            match work.execute(&take, values).await {
+                Ok(0) => continue,
+                Err(error) if error.is_held() => continue,
+                taken => taken?,
+            };
             if work.execute(&run, vec![id.into()]).await? == 0 {
                 // Somebody ended it in sTask's own screens.
                 let sql = self.sql("UPDATE {leases} SET open = 0, holder = NULL, until_ms = 0, not_before_ms = {now_ms} WHERE task_id = ?");

@@ -7,7 +7,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
-use sqlx::{Executor as _, MySql, Postgres, Row as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Executor as _, MySql, Postgres, Row as _, Sqlite, Transaction};
 
 use crate::store::reader::bound;
 use crate::store::row::Inner;
@@ -40,11 +40,19 @@ impl Writer {
                 }
                 options = options.pipes_as_concat(false).no_engine_substitution(false).timezone(Some("+00:00".into()));
                 let pool = common(MySqlPoolOptions::new(), settings, settings.max_connections);
-                let pool = pool.after_connect(|connection, _| {
+                let still = settings.statement_timeout.as_secs().max(1);
+                let pool = pool.after_connect(move |connection, _| {
                     Box::pin(async move {
                         connection.execute("SET SESSION sql_mode = 'NO_ENGINE_SUBSTITUTION'").await?;
                         // No gap locks: claims of neighbouring rows do not wait for each other.
                         connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                        connection.execute("SET SESSION innodb_lock_wait_timeout = 1").await?;
+                        // Ours never stand still for so long: who does has lost its power, or its network. MySQL knows
+                        // no such limit for transactions, and hangs up on everybody who is idle.
+                        let version: String = connection.fetch_one("SELECT VERSION()").await?.try_get_unchecked(0)?;
+                        let of = if version.contains("MariaDB") { "idle_transaction_timeout" } else { "wait_timeout" };
+                        let limit = AssertSqlSafe(format!("SET SESSION {of} = {still}"));
+                        connection.execute(sqlx::raw_sql(limit)).await?;
                         Ok(())
                     })
                 });
@@ -57,6 +65,14 @@ impl Writer {
                 }
                 options = options.application_name("mcp-sidecar queue");
                 let pool = common(PgPoolOptions::new(), settings, settings.max_connections);
+                let still = settings.statement_timeout.as_millis().max(1000);
+                let pool = pool.after_connect(move |connection, _| {
+                    Box::pin(async move {
+                        let limit = AssertSqlSafe(format!("SET idle_in_transaction_session_timeout = {still}"));
+                        connection.execute(sqlx::raw_sql(limit)).await?;
+                        Ok(())
+                    })
+                });
                 Ok(Self::Postgres(pool.connect_lazy_with(options)))
             }
             Some("sqlite") => {

@@ -13,7 +13,11 @@ pub struct Redis {
 impl Redis {
     /// Starts redis-server (`make deps` installs it) and waits until it accepts.
     pub fn start() -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port");
+        Self::at(TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port"))
+    }
+
+    /// As [`Self::start`], on a port that is known to be free.
+    pub fn at(address: SocketAddr) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &address.port().to_string()])
@@ -27,9 +31,13 @@ impl Redis {
         Self { child, address, _dir: dir }
     }
 
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The `--set` argument that points a sidecar here.
     pub fn setting(&self) -> String {
-        format!("redis.url=\"redis://{}\"", self.address)
+        format!("redis.url=\"redis://{}\"", self.address())
     }
 
     /// Stops the server where it stands: connections stay open and nobody answers.

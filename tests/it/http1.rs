@@ -1,0 +1,166 @@
+//! One connection, several requests: what is kept, what is closed, and what a client gets that sends ahead.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Client, Request, Sidecar, Token, call_params};
+
+/// A call that passes, as bytes, with these header lines more.
+fn call(sidecar: &Sidecar, version: &str, lines: &str) -> String {
+    let body =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call_params("raw.echo")}).to_string();
+    let token = sidecar.token(&Token::of("alice"));
+    format!(
+        "POST /api/v1/mcp/raw HTTP/{version}\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{lines}\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[test]
+fn requests_that_are_sent_ahead_are_answered_in_their_order() {
+    let sidecar = Sidecar::start().go();
+    let ours = call(&sidecar, "1.1", "");
+    let reserved = "GET /api/v1/mcp HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut client = Client::connect(sidecar.mcp);
+    client.send(format!("{ours}{reserved}{ours}{ours}").as_bytes());
+    for status in [200, 404, 200, 200] {
+        assert_eq!(client.response(false).status, status);
+    }
+    // And with the site's between them, whose connection comes back from Pingora.
+    for _ in 0..3 {
+        assert_eq!(client.round_trip(&Request::new("GET", "/page")).text(), "canary");
+        client.send(ours.as_bytes());
+        assert_eq!(client.response(false).status, 200);
+    }
+    assert_eq!(sidecar.upstream.count(), 6);
+    sidecar.finish();
+}
+
+#[test]
+fn a_refusal_keeps_the_connection_when_its_body_is_there() {
+    let sidecar = Sidecar::start().policy("auth.failures_per_minute", 0).go();
+    let ours = call(&sidecar, "1.1", "");
+    let stranger = ours.replace("Bearer ", "Bearer x");
+    let mut client = Client::connect(sidecar.mcp);
+    for request in [&stranger, &ours, &stranger, &ours] {
+        client.send(request.as_bytes());
+        let answer = client.response(false);
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (if request == &ours { 200 } else { 401 }, Some("keep-alive"))
+        );
+    }
+    // A body that is still to come is not waited for, and not taken for the next request.
+    let (head, body) = stranger.split_at(stranger.len() - 5);
+    client.send(head.as_bytes());
+    let answer = client.response(false);
+    assert_eq!((answer.status, answer.header("connection")), (401, Some("close")));
+    client.send(body.as_bytes());
+    assert!(client.try_head().is_none(), "the connection is closed");
+    sidecar.finish();
+}
+
+#[test]
+fn http_1_0_is_kept_when_it_asks_and_1_1_closed_when_it_asks() {
+    let sidecar = Sidecar::start().go();
+    for (version, lines, kept) in [
+        ("1.0", "Connection: Keep-Alive\r\n", true),
+        ("1.0", "", false),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.1", "Connection: keep-alive\r\n", true),
+    ] {
+        let mut client = Client::connect(sidecar.mcp);
+        client.send(call(&sidecar, version, lines).as_bytes());
+        let answer = client.response(false);
+        assert_eq!(
+            (answer.status, answer.header("connection") == Some("keep-alive")),
+            (200, kept),
+            "{version} {lines}"
+        );
+        if kept {
+            client.send(call(&sidecar, version, lines).as_bytes());
+            assert_eq!(client.response(false).status, 200);
+        } else {
+            assert!(client.try_head().is_none(), "the connection is closed");
+        }
+    }
+    sidecar.finish();
+}
+
+#[test]
+fn head_is_answered_without_a_body() {
+    let sidecar = Sidecar::start().go();
+    let mut client = Client::connect(sidecar.mcp);
+    let token = format!("Bearer {}", sidecar.token(&Token::of("alice")));
+    for target in ["/api/v1/mcp/raw", "/api/v1/mcp/raw/x", "/page"] {
+        client.send(&Request::new("HEAD", target).header("Authorization", &token).bytes());
+        let answer = client.response(true);
+        assert_eq!(
+            answer.status,
+            if target == "/page" {
+                200
+            } else if target.ends_with('x') {
+                404
+            } else {
+                405
+            }
+        );
+        assert!(answer.header("content-length").is_some_and(|length| length != "0"), "{target}");
+    }
+    sidecar.finish();
+}
+
+#[test]
+fn what_is_no_request_is_refused_in_words_and_counted() {
+    let sidecar = Sidecar::start().go();
+    for (bytes, status, code) in [
+        ("GET  /page HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400, "bad_request"),
+        ("GET /page HTTP/1.1\nHost: localhost\n\n".to_owned(), 400, "bad_request"),
+        ("\u{16}\u{3}\u{1}\r\n\r\n".to_owned(), 400, "bad_request"),
+        (format!("GET /page HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: 1\r\n".repeat(300)), 431, "headers_too_large"),
+        (format!("GET /page HTTP/1.1\r\nHost: localhost\r\nX: {}", "1".repeat(90_000)), 431, "headers_too_large"),
+    ] {
+        let before = sidecar.metric(&format!("mcp_sidecar_refusals_total{{code=\"{code}\"}}"));
+        let mut client = Client::connect(sidecar.mcp);
+        client.send(bytes.as_bytes());
+        let answer = client.response(false);
+        assert_eq!((answer.status, answer.code().as_deref()), (status, Some(code)), "{:?}", &bytes[..20]);
+        assert!(client.try_head().is_none(), "the connection is closed");
+        assert!(sidecar.metric(&format!("mcp_sidecar_refusals_total{{code=\"{code}\"}}")) > before);
+    }
+    sidecar.finish();
+}
+
+#[test]
+fn a_client_that_is_refused_while_it_sends_gets_its_answer() {
+    let sidecar = Sidecar::start().go();
+    let small = call(&sidecar, "1.1", "");
+    let (head, _) = small.split_once("\r\n\r\n").expect("a header");
+    let (lines, _) = head.rsplit_once("\r\n").expect("a length");
+    for _ in 0..20 {
+        let mut client = Client::connect(sidecar.mcp);
+        client.send(format!("{lines}\r\nContent-Length: 900000\r\n\r\n").as_bytes());
+        // What is sent on, unread by anybody, must not make the kernel throw the answer away.
+        client.send(&[b'x'; 200_000]);
+        assert_eq!(client.response(false).status, 413);
+    }
+    sidecar.finish();
+}
+
+#[test]
+fn a_request_that_is_sent_during_a_stream_is_answered_behind_it() {
+    let sidecar = Sidecar::start().go();
+    let token = Token::of("alice");
+    let body = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {
+        "name": "evo.content.descendants", "arguments": {"id": 1, "limit": 100}, "_meta": {"progressToken": "p"}}});
+    let mut client = Client::connect(sidecar.mcp);
+    client.send(&sidecar.post("content", &token, body.to_string()).bytes());
+    client.send(call(&sidecar, "1.1", "").as_bytes());
+    let head = client.head();
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    while client.part(Duration::from_secs(10)).is_some() {}
+    assert_eq!(client.response(false).json()["id"], 1);
+    sidecar.finish();
+}
