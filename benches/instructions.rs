@@ -115,6 +115,7 @@ fn record() -> Record {
         context: "api",
         duration_ms: 3,
         task_id: None,
+        run: None,
         rate_limit_identity: "api:7".into(),
         decision: "allow",
         deny_code: None,

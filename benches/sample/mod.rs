@@ -58,6 +58,7 @@ pub fn facts<'a>(principal: &'a Principal, envelope: &'a Envelope<'a>) -> Facts<
     Facts {
         server: "content",
         http_method: HttpMethod::Post,
+        dispatch: false,
         malformed: None,
         credential: Credential::Principal(principal),
         media_type: MediaType::Json,

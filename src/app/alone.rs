@@ -19,6 +19,10 @@ impl Plan {
                 upstream.address = Address::Unix(socket.clone());
             }
             executor.executor.listen = Listen::Unix(socket);
+            // It is there for one client, not for everybody's tasks.
+            if let Some(queue) = &mut executor.queue_worker {
+                queue.inside = false;
+            }
         }
         let proxy = &mut sidecar.proxy;
         proxy.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];

@@ -8,10 +8,12 @@ use rand::RngCore as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::app::jobs::RunningJobs;
+use crate::app::jobs::{RunningJobs, open_audit};
 use crate::app::process::unavailable;
+use crate::audit::Audit;
 use crate::config;
 use crate::executor::{Executor, Listen, Listener, serve};
+use crate::jobs;
 use crate::policy::Snapshot;
 use crate::store::{self, Pool};
 use crate::telemetry::Metrics;
@@ -43,6 +45,8 @@ pub async fn demo_password(path: &std::path::Path) -> anyhow::Result<String> {
 pub struct RunningExecutor {
     pub executor: Arc<Executor>,
     jobs: RunningJobs,
+    /// Its settings, where this process is to work on tasks.
+    works: Option<jobs::Settings>,
     task: JoinHandle<std::io::Result<()>>,
     stop: watch::Sender<bool>,
 }
@@ -60,7 +64,7 @@ impl RunningExecutor {
         let pool = Pool::open(&plan.database).context("database")?;
         let executor = Executor::new(pool, Arc::clone(&policy), &plan.executor, metrics.executor()?);
         let executor = Arc::new(executor.with_sessions(plan.sessions.clone()).context("executor.manager.redis_url")?);
-        let mut jobs = RunningJobs::new(plan, &executor, &policy, metrics)?;
+        let jobs = RunningJobs::new(plan, &executor, &policy, metrics)?;
         let listener = Listener::bind(&plan.executor.listen).await.map_err(|error| match &plan.executor.listen {
             Listen::Unix(path) => unavailable(error, path.display(), "executor.socket"),
             Listen::Tcp { address, .. } => unavailable(error, address, "executor.listen"),
@@ -70,16 +74,35 @@ impl RunningExecutor {
         let task = tokio::spawn(serve(listener, served, async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         }));
-        if plan.queue_worker.as_ref().is_some_and(|settings| settings.inside) {
-            jobs.start();
+        let works = plan.queue_worker.clone().filter(|settings| settings.inside);
+        Ok(Self { executor, jobs, works, task, stop })
+    }
+
+    /// Begins to work on tasks, if this process is to. The lines of the runs go to the proxy's log, or where there is
+    /// none to one of their own, which is returned.
+    ///
+    /// # Errors
+    /// When that log cannot be opened.
+    pub fn work(&mut self, proxys: Option<&Audit>, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Audit>> {
+        let Some(settings) = &self.works else { return Ok(None) };
+        let own = match proxys {
+            Some(_) => None,
+            None => Some(open_audit(settings, metrics)?),
+        };
+        if let Some(audit) = proxys.or(own.as_ref()) {
+            self.jobs.start(audit.clone());
         }
-        Ok(Self { executor, jobs, task, stop })
+        Ok(own)
+    }
+
+    /// Takes no more tasks, and waits until those at work have ended or were given back.
+    pub async fn rest(&mut self, impatient: impl Future<Output = ()>) {
+        self.jobs.stop(impatient).await;
     }
 
     /// Stops accepting and waits for calls in progress, at most `limit`.
     pub async fn stop(self, limit: std::time::Duration) {
         self.stop.send_replace(true);
-        self.jobs.stop().await;
         let abort = self.task.abort_handle();
         if tokio::time::timeout(limit, self.task).await.is_err() {
             abort.abort();

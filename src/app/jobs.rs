@@ -1,6 +1,7 @@
 //! The task queue of this process: the executor's calls go to the desk, the worker's to the executor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -8,12 +9,17 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use crate::audit::Audit;
+use crate::base::SystemClock;
 use crate::config;
 use crate::executor::{Dispatch, Executor, Submission};
-use crate::jobs::{Desk, Queues, Ran, Run, Worker};
+use crate::jobs::{Away, Desk, Queues, Ran, Run, Settings, Worker};
 use crate::policy::{Reason, Snapshot};
 use crate::protocol::Identity;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, QueueMetrics};
+
+/// How long an audit log may take to be written to its end.
+const AUDIT_CLOSES: Duration = Duration::from_secs(5);
 
 /// Runs calls on the executor of this process.
 struct OnExecutor(Arc<Executor>);
@@ -28,6 +34,13 @@ impl Run for OnExecutor {
             session_id: called.session_id,
             infrastructure: called.failed,
         }
+    }
+
+    async fn permissions(&self, policy: &Snapshot, user: u64) -> Result<Option<Vec<String>>, Away> {
+        self.0.manager_permissions(&policy.manager, user).await.map_err(|error| {
+            tracing::warn!(%error, "jobs: what a manager's user may do could not be read");
+            Away
+        })
     }
 }
 
@@ -45,14 +58,23 @@ impl Dispatch for AtDesk {
 
 /// The queue of this process.
 pub(in crate::app) struct RunningJobs {
-    /// `None` without `queue_worker`.
-    pub worker: Option<Arc<Worker>>,
+    /// What a worker is made of; `None` without `queue_worker`.
+    parts: Option<Parts>,
     task: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
 }
 
+struct Parts {
+    queues: Arc<Queues>,
+    run: Arc<dyn Run>,
+    policy: Arc<ArcSwap<Snapshot>>,
+    settings: Settings,
+    metrics: Arc<QueueMetrics>,
+    taken: Arc<Notify>,
+}
+
 impl RunningJobs {
-    /// Gives the executor its desk, and a worker to whoever wants one.
+    /// Gives the executor its desk.
     ///
     /// # Errors
     /// When the queue's database settings cannot be used.
@@ -65,30 +87,39 @@ impl RunningJobs {
         let metrics = metrics.queue()?;
         let taken = Arc::new(Notify::new());
         let run: Arc<dyn Run> = Arc::new(OnExecutor(Arc::clone(executor)));
-        let queues = match &plan.queue_worker {
-            Some(settings) => Some(Queues::open(&settings.store).context("queue_worker")?),
+        let parts = match &plan.queue_worker {
+            Some(settings) => Some(Parts {
+                queues: Queues::open(&settings.store).context("queue_worker")?,
+                run: Arc::clone(&run),
+                policy: Arc::clone(policy),
+                settings: settings.clone(),
+                metrics: Arc::clone(&metrics),
+                taken: Arc::clone(&taken),
+            }),
             None => None,
         };
-        let mut worker = None;
-        let mut desk = None;
-        if let (Some(queues), Some(settings)) = (queues, &plan.queue_worker) {
-            desk = Some((Arc::clone(&queues), settings.key.clone()));
-            worker = Some(Worker::new(
-                queues,
-                Arc::clone(&run),
-                Arc::clone(policy),
-                settings.clone(),
-                Arc::clone(&metrics),
-                Arc::clone(&taken),
-            ));
-        }
+        let desk = parts.as_ref().map(|parts| (Arc::clone(&parts.queues), parts.settings.key.clone()));
         executor.take_calls(Arc::new(AtDesk(Desk::new(desk, run, metrics, taken))));
-        Ok(Self { worker, task: None, stop: watch::channel(false).0 })
+        Ok(Self { parts, task: None, stop: watch::channel(false).0 })
+    }
+
+    /// A worker whose runs are lines of this log, if there is a queue.
+    pub fn worker(&self, audit: Audit) -> Option<Arc<Worker>> {
+        let parts = self.parts.as_ref()?;
+        Some(Worker::new(
+            Arc::clone(&parts.queues),
+            Arc::clone(&parts.run),
+            Arc::clone(&parts.policy),
+            parts.settings.clone(),
+            audit,
+            Arc::clone(&parts.metrics),
+            Arc::clone(&parts.taken),
+        ))
     }
 
     /// Begins to work, if there is a queue.
-    pub fn start(&mut self) {
-        self.task = self.worker.clone().map(|worker| tokio::spawn(worker.work(self.stop.subscribe())));
+    pub fn start(&mut self, audit: Audit) {
+        self.task = self.worker(audit).map(|worker| tokio::spawn(worker.work(self.stop.subscribe())));
     }
 
     /// What ends the worker.
@@ -96,11 +127,30 @@ impl RunningJobs {
         self.stop.subscribe()
     }
 
-    /// Tells the worker to stop, and waits until it has.
-    pub async fn stop(self) {
+    /// Tells the worker to stop, and waits until it has, or until `impatient` is over.
+    pub async fn stop(&mut self, impatient: impl Future<Output = ()>) {
         self.stop.send_replace(true);
-        if let Some(task) = self.task {
-            let _ = task.await;
+        let Some(mut task) = self.task.take() else { return };
+        tokio::select! {
+            _ = &mut task => {}
+            () = impatient => {
+                task.abort();
+                let _ = task.await;
+            }
         }
+    }
+}
+
+/// Opens the log of a worker whose process has no proxy, and so no log of the proxy's.
+pub(in crate::app) fn open_audit(settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Audit> {
+    Audit::open(&settings.audit, Arc::clone(metrics), Arc::new(SystemClock))
+        .with_context(|| format!("cannot write the audit log in {}", settings.audit.dir.display()))
+}
+
+/// Writes what is left and closes the log.
+pub(in crate::app) async fn close_audit(audit: Audit) {
+    let closed = tokio::task::spawn_blocking(move || audit.close(AUDIT_CLOSES)).await;
+    if let Ok(Err(unflushed)) = closed {
+        tracing::error!(%unflushed, "audit lines were lost at shutdown");
     }
 }

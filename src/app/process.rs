@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use crate::admin::{self, Control, ControlSocket};
 use crate::app::control::Panel;
 use crate::app::executor::RunningExecutor;
+use crate::app::jobs::close_audit;
 use crate::app::plan::Plan;
 use crate::app::policy::{PolicyInputs, PolicyStore};
 use crate::app::sidecar::RunningSidecar;
@@ -71,7 +72,7 @@ pub async fn run_until(
     let metrics = Metrics::new(&handles)?;
     metrics.policy(first.revision, &first.digest, first.loaded_at_ms);
 
-    let executor = match &plan.executor {
+    let mut executor = match &plan.executor {
         Some(settings) => Some(RunningExecutor::start(settings, Arc::clone(policy.current()), &metrics).await?),
         None => None,
     };
@@ -79,6 +80,12 @@ pub async fn run_until(
         Some(settings) => Some(RunningSidecar::start(settings, &policy, &metrics, &clock).await?),
         None => None,
     };
+    let proxys = sidecar.as_ref().map(|sidecar| &sidecar.audit);
+    let own = match &mut executor {
+        Some(executor) => executor.work(proxys, &metrics)?,
+        None => None,
+    };
+    let audit = proxys.cloned().or(own);
     let panel = Arc::new(Panel {
         policy: Arc::clone(&policy),
         metrics: Arc::clone(&metrics),
@@ -86,7 +93,7 @@ pub async fn run_until(
         gateway: sidecar.as_ref().map(|sidecar| Arc::clone(&sidecar.gateway)),
         limits: sidecar.as_ref().map(|sidecar| Arc::clone(&sidecar.limits)),
         verifier: sidecar.as_ref().map(|sidecar| Arc::clone(&sidecar.verifier)),
-        audit: sidecar.as_ref().map(|sidecar| sidecar.audit.clone()),
+        audit: audit.clone(),
         executor: executor.as_ref().map(|executor| Arc::clone(&executor.executor)),
         executor_problem: Arc::new(Mutex::new(None)),
         stopping: AtomicBool::new(false),
@@ -122,9 +129,34 @@ pub async fn run_until(
     }
     panel.stopping.store(true, Ordering::Relaxed);
     event::draining(&metrics, panel.gateway.as_ref().map_or(0, |gateway| gateway.in_flight()));
-    if let Some(sidecar) = sidecar {
+    let (hurry, hurried) = watch::channel(false);
+    {
+        let orderly = async {
+            tokio::join!(
+                async {
+                    if let Some(sidecar) = sidecar {
+                        sidecar.stop(until(hurried.clone())).await;
+                    }
+                },
+                async {
+                    if let Some(executor) = &mut executor {
+                        executor.rest(until(hurried.clone())).await;
+                    }
+                },
+            );
+        };
+        tokio::pin!(orderly);
         let impatient = async { while signals.next().await != Asked::Stop {} };
-        sidecar.stop(impatient).await;
+        tokio::select! {
+            () = &mut orderly => {}
+            () = impatient => {
+                hurry.send_replace(true);
+                orderly.await;
+            }
+        }
+    }
+    if let Some(audit) = audit {
+        close_audit(audit).await;
     }
     if let Some(executor) = executor {
         executor.stop(Duration::from_secs(2)).await;
@@ -144,8 +176,10 @@ async fn serve(signals: &mut Signals, panel: &Arc<Panel>, sidecar: Option<&Runni
                     let _ = tokio::task::spawn_blocking(move || panel.reload()).await;
                 }
                 Asked::Reopen => {
+                    if let Some(audit) = &panel.audit {
+                        audit.reopen();
+                    }
                     if let Some(sidecar) = sidecar {
-                        sidecar.audit.reopen();
                         sidecar.access_log.reopen();
                     }
                 }

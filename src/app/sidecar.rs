@@ -86,7 +86,8 @@ impl RunningSidecar {
         Ok(Self { gateway, verifier, limits, audit, addresses, access_log, workers, streams_end, listeners })
     }
 
-    /// Drains: refuses new calls after `ready_lag`, lets open ones end until `drain`, then ends what is left.
+    /// Drains: refuses new calls after `ready_lag`, lets open ones end until `drain`, then ends what is left. Whoever
+    /// has the audit log closes it then.
     pub async fn stop(self, impatient: impl Future<Output = ()>) {
         let timeouts = self.gateway.settings().timeouts;
         let began = Instant::now();
@@ -115,10 +116,5 @@ impl RunningSidecar {
         }
         let workers = self.workers;
         let _ = tokio::task::spawn_blocking(move || workers.join()).await;
-        let audit = self.audit;
-        let closed = tokio::task::spawn_blocking(move || audit.close(Duration::from_secs(5))).await;
-        if let Ok(Err(unflushed)) = closed {
-            tracing::error!(%unflushed, "audit lines were lost at shutdown");
-        }
     }
 }

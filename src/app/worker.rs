@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::admin::settings;
 use crate::app::control::Panel;
-use crate::app::jobs::RunningJobs;
+use crate::app::jobs::{RunningJobs, close_audit, open_audit};
 use crate::app::plan::Plan;
 use crate::app::policy::{PolicyInputs, PolicyStore};
 use crate::app::process::{doors, observe};
@@ -54,7 +54,8 @@ pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::
     let pool = Pool::open(&site.database).context("database")?;
     let executor = Arc::new(Executor::new(pool, Arc::clone(policy.current()), &site.executor, metrics.executor()?));
     let mut jobs = RunningJobs::new(&site, &executor, policy.current(), &metrics)?;
-    let Some(worker) = jobs.worker.clone() else { bail!("executor.toml has no [queue_worker]") };
+    let Some(settings) = &site.queue_worker else { bail!("executor.toml has no [queue_worker]") };
+    let audit = open_audit(settings, &metrics)?;
     let _watch = match policy.path() {
         Some(path) => {
             let (policy, metrics) = (Arc::clone(&policy), Arc::clone(&metrics));
@@ -72,7 +73,7 @@ pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::
             gateway: None,
             limits: None,
             verifier: None,
-            audit: None,
+            audit: Some(audit.clone()),
             executor: Some(Arc::clone(&executor)),
             executor_problem: Arc::new(Mutex::new(None)),
             stopping: AtomicBool::new(false),
@@ -90,24 +91,30 @@ pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::
             match signals.next().await {
                 Asked::Stop => return,
                 Asked::Reload => drop(policy.reload(&metrics)),
-                Asked::Reopen => {}
+                Asked::Reopen => audit.reopen(),
             }
         }
     };
-    if once {
-        let stopped = jobs.stopped();
-        let mut work = tokio::spawn(worker.once(stopped));
-        tokio::select! {
-            done = &mut work => done?.context("the queue does not answer")?,
-            () = asked_to_stop => {
-                jobs.stop().await;
-                work.await?.context("the queue does not answer")?;
-            }
+    let worked = match jobs.worker(audit.clone()).filter(|_| once) {
+        Some(worker) => {
+            let mut work = tokio::spawn(worker.once(jobs.stopped()));
+            let done = tokio::select! {
+                done = &mut work => done,
+                () = asked_to_stop => {
+                    jobs.stop(std::future::pending()).await;
+                    work.await
+                }
+            };
+            done.map_err(anyhow::Error::from).and_then(|done| done.context("the queue does not answer"))
         }
-        return Ok(());
-    }
-    jobs.start();
-    asked_to_stop.await;
-    jobs.stop().await;
-    Ok(())
+        None => {
+            jobs.start(audit.clone());
+            asked_to_stop.await;
+            let impatient = async { while signals.next().await != Asked::Stop {} };
+            jobs.stop(impatient).await;
+            Ok(())
+        }
+    };
+    close_audit(audit).await;
+    worked
 }

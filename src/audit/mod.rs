@@ -190,6 +190,12 @@ impl Audit {
         self.0.work.notify_one();
     }
 
+    /// Whether lines are being written, as far as is known.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        !self.0.failing.load(Ordering::Relaxed)
+    }
+
     /// Whether lines are being written and the disk has room; false fails readiness.
     #[must_use]
     pub fn healthy(&self) -> bool {
@@ -342,6 +348,7 @@ fn sample(timestamp_ms: u64) -> Record {
         context: "api",
         duration_ms: 3,
         task_id: None,
+        run: None,
         rate_limit_identity: "api:7".into(),
         decision: "allow",
         deny_code: None,

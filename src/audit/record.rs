@@ -27,6 +27,8 @@ pub struct Record {
     pub context: &'static str,
     pub duration_ms: u64,
     pub task_id: Option<u64>,
+    /// Which run of the task it was; `None` for a request.
+    pub run: Option<u64>,
     pub rate_limit_identity: Arc<str>,
     /// `allow` or `deny`.
     pub decision: &'static str,
@@ -80,6 +82,7 @@ impl Lines {
         self.text("context", record.context);
         self.number("duration_ms", record.duration_ms);
         self.optional_number("task_id", record.task_id);
+        self.optional_number("run", record.run);
         self.text("rate_limit_identity", &record.rate_limit_identity);
         self.text("decision", record.decision);
         self.optional_text("deny_code", record.deny_code);
@@ -224,7 +227,7 @@ mod tests {
         assert_eq!(value["timestamp"], "2023-11-14T22:13:20.007+00:00");
         assert_eq!(value["event"], "emcp.audit");
         assert_eq!(value["actor_user_id"], 7);
-        assert_eq!(value["task_id"], Value::Null);
+        assert_eq!((&value["task_id"], &value["run"]), (&Value::Null, &Value::Null));
         assert_eq!(value["peer"], "192.0.2.1");
         for key in [
             "request_id",

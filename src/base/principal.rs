@@ -133,6 +133,12 @@ impl Principal {
         }
     }
 
+    /// The same, a user of the manager who has these permissions.
+    #[must_use]
+    pub fn with_permissions(self, permissions: Arc<[String]>) -> Self {
+        Self { permissions: Some(permissions), ..self }
+    }
+
     /// What is written down, to be judged again later. `jti` is the token's.
     #[must_use]
     pub fn record(&self, jti: Option<&str>) -> PrincipalRecord {
@@ -205,10 +211,11 @@ impl Principal {
     }
 }
 
-/// A principal as it is written down. Its credential's end is left out: it was good when it was used.
+/// A principal as it is written down. Its credential's end is left out: it was good when it was used. So is what a
+/// user of the manager may do: that is asked for again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PrincipalRecord {
-    /// `api`, `cli`.
+    /// `api`, `mgr`, `cli`.
     pub context: String,
     pub issuer: String,
     pub subject: String,
@@ -218,11 +225,12 @@ pub struct PrincipalRecord {
 }
 
 impl PrincipalRecord {
-    /// The principal; `None` when this is no record of one.
+    /// The principal; `None` when this is no record of one. A user of the manager has no permissions yet.
     #[must_use]
     pub fn restore(&self) -> Option<Principal> {
         match &*self.context {
             "api" => Some(Principal::api(&self.issuer, &self.subject, self.user_id, self.scopes.clone(), None)),
+            "mgr" => self.user_id.map(|id| Principal::manager(id, Arc::default())),
             "cli" => self.subject.parse().ok().map(Principal::anonymous),
             _ => None,
         }
@@ -253,7 +261,15 @@ mod tests {
         ] {
             assert_eq!(principal.record(None).restore(), Some(principal));
         }
-        assert_eq!(PrincipalRecord { context: "root".to_owned(), ..PrincipalRecord::default() }.restore(), None);
+        let permitted: Arc<[String]> = Arc::from(["emcp".to_owned()]);
+        let manager = Principal::manager(7, Arc::clone(&permitted));
+        let restored = manager.record(None).restore().expect("a record of one");
+        assert!(restored.permissions().is_empty(), "what was permitted is not what is");
+        assert_eq!((restored.digest(), restored.with_permissions(permitted)), (manager.digest(), manager));
+        for context in ["root", "mgr"] {
+            let record = PrincipalRecord { context: context.to_owned(), ..PrincipalRecord::default() };
+            assert_eq!(record.restore(), None, "{context}");
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub fn run(args: Args) -> u8 {
     }
     if args.dump {
         for value in &checked.effective {
-            println!("{} = {}  # {}", value.key, value.value, value.origin);
+            say!("{} = {}  # {}", value.key, value.value, value.origin);
         }
     }
     if checked.read.is_empty() && checked.report.problems.is_empty() {
@@ -85,19 +85,19 @@ pub fn run(args: Args) -> u8 {
         checked.report = Report::of(DIRECTORY, "there is no file to check here", fix);
     }
     if !checked.read.is_empty() {
-        println!("read       {}", checked.read.join(", "));
+        say!("read       {}", checked.read.join(", "));
     }
     if !checked.absent.is_empty() {
-        println!("not there  {}", checked.absent.join(", "));
+        say!("not there  {}", checked.absent.join(", "));
     }
     if !checked.report.problems.is_empty() {
         eprint!("{}", checked.report.render());
         return 1;
     }
     for note in mismatches(checked.sidecar.as_ref(), checked.executor.as_ref(), checked.policy.as_ref()) {
-        println!("warn       {note}");
+        say!("warn       {note}");
     }
-    println!("configuration is valid");
+    say!("configuration is valid");
     if args.connect { ask(&checked) } else { 0 }
 }
 
@@ -149,9 +149,9 @@ fn ask(checked: &Checked) -> u8 {
             State::Warn => "warn",
             State::Failed => "failed",
         };
-        println!("{word:<9}  {key:<width$}  {text}");
+        say!("{word:<9}  {key:<width$}  {text}");
         if !fix.is_empty() {
-            println!("{:<9}  {:<width$}  = fix: {fix}", "", "");
+            say!("{:<9}  {:<width$}  = fix: {fix}", "", "");
         }
     }
     u8::from(found.iter().any(|finding| finding.state == State::Failed))

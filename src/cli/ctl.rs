@@ -86,7 +86,7 @@ impl Level {
 /// # Errors
 /// When there is no socket, nobody answers, or the process refuses.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    println!("{}", ask(&socket(args)?, args.command)?);
+    say!("{}", ask(&socket(args)?, args.command)?);
     Ok(())
 }
 

@@ -91,6 +91,7 @@ pub fn explain(snapshot: &Snapshot, server: &str, credential: Credential<'_>, bo
     let facts = Facts {
         server,
         http_method: HttpMethod::Post,
+        dispatch: false,
         malformed: None,
         credential,
         media_type: MediaType::Json,
@@ -168,7 +169,7 @@ pub fn command(args: &Command) -> anyhow::Result<()> {
     let credential = principal.as_ref().map_or_else(Refusal::credential, Credential::Principal);
     let explanation = explain(&policy, &args.server, credential, &body);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&explanation)?);
+        say!("{}", serde_json::to_string_pretty(&explanation)?);
     } else {
         print(&explanation, &args.policy.policy);
     }
@@ -177,21 +178,24 @@ pub fn command(args: &Command) -> anyhow::Result<()> {
 
 fn print(explanation: &Explanation, file: &Path) {
     match (explanation.deny_code, explanation.status) {
-        (Some(code), Some(status)) => println!("{:<8} {code} (HTTP {status})", explanation.decision),
-        _ => println!("{}", explanation.decision),
+        (Some(code), Some(status)) => say!("{:<8} {code} (HTTP {status})", explanation.decision),
+        _ => say!("{}", explanation.decision),
     }
     match (explanation.line, explanation.column) {
-        (Some(line), Some(column)) => println!("rule     {} at {}:{line}:{column}", explanation.rule, file.display()),
-        _ => println!("rule     {} (built in)", explanation.rule),
+        (Some(line), Some(column)) => say!("rule     {} at {}:{line}:{column}", explanation.rule, file.display()),
+        _ => say!("rule     {} (built in)", explanation.rule),
     }
     if let Some(scope) = &explanation.required_scope {
-        println!("scope    {scope} is required");
+        say!("scope    {scope} is required");
     }
-    println!("method   {}", explanation.method);
+    say!("method   {}", explanation.method);
     for charge in &explanation.charges {
-        println!(
+        say!(
             "charge   1 of {} per {} s on server {}, method {}",
-            charge.limit, charge.window_seconds, charge.server, charge.method
+            charge.limit,
+            charge.window_seconds,
+            charge.server,
+            charge.method
         );
     }
 }

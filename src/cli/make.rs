@@ -112,7 +112,7 @@ fn server(args: &ServerArgs) -> anyhow::Result<()> {
         std::fs::rename(&next, &args.policy).with_context(|| format!("cannot replace {}", args.policy.display()))?;
         eprintln!("written into {}", args.policy.display());
     } else {
-        print!("{table}");
+        say!("{}", table.trim_end());
     }
     if !content {
         eprintln!("sidecar.toml needs:\n\n[upstreams.{upstream}]\nurl = \"http://127.0.0.1:9000\"\npath = \"/mcp\"");
@@ -144,10 +144,10 @@ fn tool(args: &ToolArgs) -> anyhow::Result<()> {
         .with_context(|| format!("no row of a model's tool in {}", guide.display()))?;
     for (path, text) in [(&file, rendered(name)), (&module, modules), (&registry, lines), (&guide, rows)] {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{}", path.display());
+        say!("{}", path.display());
     }
-    println!("next: cargo test --lib {name}; make it do what you want (docs/ADDING-A-TOOL.md);");
-    println!("and add its name to the listing that src/executor/tests/protocol.rs expects");
+    say!("next: cargo test --lib {name}; make it do what you want (docs/ADDING-A-TOOL.md);");
+    say!("and add its name to the listing that src/executor/tests/protocol.rs expects");
     Ok(())
 }
 

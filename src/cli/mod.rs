@@ -1,5 +1,13 @@
 //! The command line: parses, loads what a command needs, and hands over to the rooms.
 
+/// A line on standard output; whoever reads it may have read enough (`… | head`), and that is no error.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout().lock(), $($text)*);
+    }};
+}
+
 pub mod check;
 pub mod ctl;
 pub mod explain;

@@ -81,7 +81,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let password = site.password_env.as_deref().map(variable).transpose()?;
     let status = runtime()?.block_on(permissions(site.url()?, password, &site.prefix, &change))?;
-    println!("{status}");
+    say!("{status}");
     if matches!(change, PermissionChange::None) && !status.is_complete() {
         bail!("not everything is there: `mcp-sidecar permissions up` puts it in");
     }

@@ -108,12 +108,12 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         }
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&outcome)?);
+        say!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {
         for step in &outcome.steps {
-            println!("{:<7} {:<11} {}", if step.ok { "ok" } else { "failed" }, step.name, step.detail);
+            say!("{:<7} {:<11} {}", if step.ok { "ok" } else { "failed" }, step.name, step.detail);
         }
-        println!("{:<7} {}", if outcome.passed { "passed" } else { "failed" }, outcome.server);
+        say!("{:<7} {}", if outcome.passed { "passed" } else { "failed" }, outcome.server);
     }
     Ok(u8::from(!outcome.passed))
 }

@@ -45,6 +45,6 @@ pub fn command(args: &Command) -> anyhow::Result<()> {
         ttl_s: args.ttl,
         jti: None,
     };
-    println!("{}", mint(secret, &claims));
+    say!("{}", mint(secret, &claims));
     Ok(())
 }

@@ -136,13 +136,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// What executor.toml is told about a data directory, by `up` and by what works beside it.
-pub(super) fn executor_keys(data: &Path) -> [(&'static str, String); 4] {
+pub(super) fn executor_keys(data: &Path) -> [(&'static str, String); 5] {
     let file = |name: &str| quoted(Path::new(&format!("sqlite://{}", data.join(name).display())));
     [
         ("executor.socket", quoted(&data.join(SOCKET))),
         ("database.url", file(SITE)),
         ("queue_worker.url", file("queue.sqlite")),
         ("queue_worker.key_file", quoted(&data.join(QUEUE_KEY))),
+        ("queue_worker.audit.dir", quoted(&data.join("audit"))),
     ]
 }
 

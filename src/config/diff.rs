@@ -100,7 +100,9 @@ pub fn loosened(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     found.words("domain.models.allow", "also has", &after.models_allow, known);
     found.on("compat.token_errors", old.compat.token_errors, new.compat.token_errors);
     found.on("compat.emcp_models", old.compat.emcp_models, new.compat.emcp_models);
-    found.when(old.acl != new.acl, "acl.permission changed");
+    found.when(old.acl.permission != new.acl.permission, "acl.permission changed");
+    let changed = old.acl.dispatch_permission != new.acl.dispatch_permission;
+    found.when(changed, "acl.dispatch_permission changed");
     manager(&mut found, &old.manager, &new.manager);
     found.when(old.actor != new.actor && new.actor != Actor::Initiator, "actor: calls act as another user");
     let takes = |policy: &Snapshot| policy.queue.driver != QueueDriver::Off;

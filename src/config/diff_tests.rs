@@ -21,6 +21,7 @@ const SWITCH_OFF: Effect = Restricts("true", "false");
 
 /// Every key of policy.toml. Tables stand for nothing but their keys and are left out.
 const KEYS: &[(&str, Effect)] = &[
+    ("acl.dispatch_permission", Restricts(r#""emcp_dispatch""#, r#""edit_document""#)),
     ("acl.permission", Restricts(r#""emcp""#, r#""edit_document""#)),
     ("actor.mode", Restricts(r#""initiator""#, r#""service""#)),
     ("actor.service_user_id", Neutral("acts with actor.mode, which is compared with it")),

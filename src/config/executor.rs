@@ -7,6 +7,7 @@ use crate::config::address::{SOCKET_ADDRESS, key, parsed};
 use crate::config::document::Document;
 use crate::config::manager;
 use crate::config::reader::{Reader, Section};
+use crate::config::sidecar::audit_log;
 use crate::config::{EXECUTOR_KEYS, Effective, Overrides, Report, Source, all_keys};
 use crate::executor::settings as executor;
 use crate::jobs::settings as jobs;
@@ -149,7 +150,12 @@ fn queue_worker(
         section.reader.problem(section.place, "`queue_worker` needs a key, which proves whose tasks are run", fix);
     }
     let key = key(&section, env).unwrap_or_else(|| Secret::new(""));
-    let defaults = jobs::Settings::new(store, key);
+    if section.lacks(&["audit"]) {
+        let fix = "add audit = { dir = \"/var/lib/mcp-sidecar/audit\" }: each run of a task is a line there";
+        section.reader.problem(section.place, "`queue_worker.audit` is missing", fix);
+    }
+    let audit = audit_log(&section.section("audit", false), "emcp-worker");
+    let defaults = jobs::Settings::new(store, key, audit);
     let second = Duration::from_secs(1);
     let settings = jobs::Settings {
         inside: section.boolean("inside", Some(false)),

@@ -9,15 +9,22 @@ const LATER: [(&str, &str, &str); 1] = [("rules", "free rules", "use scopes, the
 /// `acl`: what the manager's users need.
 pub(in crate::config) fn acl(root: &Section<'_>) -> AclPolicy {
     let section = root.section("acl", false);
-    let permission = section.text("permission", Some("emcp"));
-    let named = !permission.text.is_empty() && permission.text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if section.table.is_some_and(|table| table.get("permission").is_some()) && !named {
-        let message = format!("`acl.permission` is no name of a permission: {:?}", permission.text);
-        section.reader.problem(permission.place, message, "use letters, digits and _, such as \"emcp\"");
-    }
-    later(&section, "dispatch_permission", "dispatch for users of the CMS's manager", "remove it");
+    let permission = |key: &str, default: &str| {
+        let permission = section.text(key, Some(default));
+        let named = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if section.table.is_some_and(|table| table.get(key).is_some()) && !named(&permission.text) {
+            let message = format!("`acl.{key}` is no name of a permission: {:?}", permission.text);
+            let fix = format!("use letters, digits and _, such as {default:?}");
+            section.reader.problem(permission.place, message, &fix);
+        }
+        permission.text
+    };
+    let policy = AclPolicy {
+        permission: permission("permission", "emcp"),
+        dispatch_permission: permission("dispatch_permission", "emcp_dispatch"),
+    };
     section.close();
-    AclPolicy { permission: permission.text }
+    policy
 }
 
 /// `i18n`: in which language messages are.

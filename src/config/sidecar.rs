@@ -124,25 +124,7 @@ pub fn inspect_sidecar(source: &Source, overrides: &Overrides) -> (Result<Sideca
             }
         }
         let audit = root.section("audit", true);
-        use audit::Durability::{Buffered, Written};
-        let dir = audit.text("dir", None);
-        let channel = audit.text("channel", Some("emcp"));
-        if channel.text.is_empty() || !channel.text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
-            reader.problem(
-                channel.place,
-                "`audit.channel` becomes part of a file name",
-                "use letters, digits, _ and -",
-            );
-        }
-        let audit_settings = audit::Settings {
-            dir: audit.path(&dir),
-            channel: channel.text,
-            retain_days: audit.integer("retain_days", (0, 36_500), Some(14)),
-            durability: audit.choice("durability", &[("buffered", Buffered), ("written", Written)], Some("buffered")),
-            queue: audit.size("queue", (16, 1_000_000), Some(8192), 1),
-            min_free_bytes: audit.size("min_free_mb", (0, 1_000_000), Some(64), 1 << 20) as u64,
-        };
-        audit.close();
+        let audit_settings = audit_log(&audit, "emcp");
         let redis = root.section("redis", false);
         let redis_settings = redis.present().then(|| redis::Settings {
             url: redis_url(&redis, &env),
@@ -190,6 +172,27 @@ pub fn inspect_sidecar(source: &Source, overrides: &Overrides) -> (Result<Sideca
         Sidecar { proxy, admin: admin_settings, audit: audit_settings, redis: redis_settings, log: log_settings }
     };
     reader.finish(value)
+}
+
+/// An audit log: sidecar.toml's, or a worker's.
+pub(in crate::config) fn audit_log(section: &Section<'_>, channel: &str) -> audit::Settings {
+    use audit::Durability::{Buffered, Written};
+    let dir = section.text("dir", None);
+    let channel = section.text("channel", Some(channel));
+    if channel.text.is_empty() || !channel.text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
+        let message = format!("`{}` becomes part of a file name", channel.key);
+        section.reader.problem(channel.place, message, "use letters, digits, _ and -");
+    }
+    let settings = audit::Settings {
+        dir: section.path(&dir),
+        channel: channel.text,
+        retain_days: section.integer("retain_days", (0, 36_500), Some(14)),
+        durability: section.choice("durability", &[("buffered", Buffered), ("written", Written)], Some("buffered")),
+        queue: section.size("queue", (16, 1_000_000), Some(8192), 1),
+        min_free_bytes: section.size("min_free_mb", (0, 1_000_000), Some(64), 1 << 20) as u64,
+    };
+    section.close();
+    settings
 }
 
 fn redis_url(section: &Section<'_>, env: &dyn Fn(&str) -> Option<String>) -> Secret {

@@ -124,7 +124,10 @@ fn snapshot() -> Snapshot {
             models_allow: store::model::MODELS.iter().map(|model| model.name.to_owned()).collect(),
         },
         compat: Compat::default(),
-        acl: crate::policy::AclPolicy { permission: "emcp".to_owned() },
+        acl: crate::policy::AclPolicy {
+            permission: "emcp".to_owned(),
+            dispatch_permission: "emcp_dispatch".to_owned(),
+        },
         manager: ManagerPolicy::default(),
         actor: crate::policy::Actor::Initiator,
         i18n: I18n::default(),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::base::Secret;
+use crate::base::{Context, PrincipalRecord, Secret};
 use crate::jobs::meta::{self, Own};
 use crate::jobs::request::{Request, hex, payload_hash};
-use crate::jobs::{Meta, Queues, Ran, Run, judge};
-use crate::policy::{AuthMode, Failover, Reason, Snapshot};
+use crate::jobs::{Meta, Queues, Ran, Run, Unpermitted, judge_now};
+use crate::policy::{Failover, Reason, Snapshot, Wire};
 use crate::protocol::{Identity, transport_error};
+use crate::store::Error;
 use crate::store::queue::{Key, NewTask, Priority, Queue, Record, Status, Submitted};
 use crate::telemetry::{QueueMetrics, Submission};
 
@@ -69,11 +70,14 @@ impl Desk {
         session_id: &str,
     ) -> Result<Reply, Reason> {
         let visit = visit(policy, caller, body, key, session_id)?;
-        judge(policy, &caller.server, &visit.meta.principal(), &visit.meta.call()).map_err(|denial| {
-            match denial.reason.wire() {
-                crate::policy::Wire::Rpc { .. } => Reason::InvalidPayload,
-                crate::policy::Wire::Transport { .. } => denial.reason,
-            }
+        let (record, call) = (visit.meta.principal(), visit.meta.call());
+        let judged = judge_now(&*self.run, policy, &caller.server, &record, &call).await;
+        judged.map_err(|unpermitted| match unpermitted {
+            Unpermitted::Unknown => Reason::AsyncUnavailable,
+            Unpermitted::Denied(denial) => match denial.reason.wire() {
+                Wire::Rpc { .. } => Reason::InvalidPayload,
+                Wire::Transport { .. } => denial.reason,
+            },
         })?;
         let queue = self.queues.as_ref().and_then(|(queues, key)| Some((queues.of(policy.queue.driver)?, key)));
         let taken = match queue {
@@ -114,8 +118,9 @@ impl Desk {
             Ok(Submitted::Known(record)) => Some(visit.known(&record)),
             Err(error) => {
                 tracing::error!(%error, trace.id = visit.caller.trace_id, "jobs: a task could not be made");
-                // With a key, running it here could be a second time.
-                visit.key.is_some().then_some(Err(Reason::AsyncUnavailable))
+                // With a key, running it here could be a second time; without the table there was no first.
+                let none = matches!(error, Error::NoTable(_));
+                (visit.key.is_some() && !none).then_some(Err(Reason::AsyncUnavailable))
             }
         }
     }
@@ -123,7 +128,7 @@ impl Desk {
     /// The failover: the call is run now. Its key is kept where there is a database for it.
     async fn at_once(&self, mut visit: Visit<'_>) -> Result<Reply, Reason> {
         let asked = visit.key.is_some();
-        if !asked && visit.policy.auth.mode != AuthMode::None {
+        if !asked && is_verified(&visit.meta.principal()) {
             let key = format!("sync:{}", &visit.hash[..40]);
             visit.key_id = key_id(visit.caller, &key);
             visit.key = Some(key);
@@ -224,8 +229,8 @@ fn visit<'a>(
     let request = Request::read(body).map_err(|_| Reason::InvalidPayload)?;
     let principal = caller.principal.clone().ok_or(Reason::Unauthenticated)?;
     let header = header.map_or(Ok(None), Request::key).map_err(|_| Reason::InvalidPayload)?;
-    // Without verified callers a key would be everybody's.
-    let key = header.or(request.key).filter(|_| policy.auth.mode != AuthMode::None);
+    // Of callers who are not verified a key would be everybody's.
+    let key = header.or(request.key).filter(|_| is_verified(&principal));
     let hash = payload_hash(&caller.server, &request.method, request.params.as_ref(), caller.user_id);
     let key_id = key.as_deref().map(|key| key_id(caller, key)).unwrap_or_default();
     let meta = Meta {
@@ -250,6 +255,11 @@ fn visit<'a>(
         }),
     };
     Ok(Visit { policy, caller, key, key_id, hash, meta })
+}
+
+/// Whether it is known who this is (`auth.mode = "none"` tells API callers apart by address alone).
+fn is_verified(caller: &PrincipalRecord) -> bool {
+    caller.restore().is_some_and(|caller| caller.context() != Context::Cli)
 }
 
 /// Stands for a caller's key: no two callers share one, whatever their keys hold.

@@ -56,12 +56,14 @@ impl Meta {
         request::call(&self.jsonrpc_method, params, &self.request_id)
     }
 
-    /// Who asked. Of a task that was made elsewhere, the user whom it names, with the scopes that a call needs.
+    /// Who asked. Of a task that was made elsewhere, the user whom it names: one of the manager with what the role
+    /// permits, any other with the scopes that a call needs.
     #[must_use]
     pub fn principal(&self) -> PrincipalRecord {
+        let context = if self.context == "mgr" { "mgr" } else { "api" };
         self.mcp_sidecar.as_ref().map_or_else(
             || PrincipalRecord {
-                context: "api".to_owned(),
+                context: context.to_owned(),
                 user_id: self.actor_user_id,
                 scopes: ["mcp:read", "mcp:call"].map(str::to_owned).to_vec(),
                 ..PrincipalRecord::default()

@@ -19,8 +19,11 @@
 //! made here, or the infrastructure failed as often as `queue.max_attempts` allows.
 //!
 //! # Invariants
-//! - A task runs only when its row carries the code over it, made with `queue_worker.key`, and when [`judge`] permits
-//!   it again for the recorded caller under today's policy.
+//! - A task runs only when its row carries the code over it, made with `queue_worker.key`, and when [`judge_now`]
+//!   permits it again for the recorded caller under today's policy; what a user of the CMS's manager may do is read
+//!   from the database then.
+//! - Each run is a line in the audit log and one in the metrics, whatever became of it; while lines cannot be written,
+//!   no task is begun.
 //! - A lease is fenced: whoever lost it completes nothing. No task is lost, none completes twice; a second run
 //!   happens only after a lost lease or an infrastructure failure, and each run is a line in the attempts table.
 //! - A key belongs to one caller, as verified: equal keys of two callers never meet. Without verified callers
@@ -31,6 +34,7 @@
 //! Calls to foreign servers (their upstreams are the proxy's), streams, schedules.
 
 mod desk;
+mod entry;
 mod judge;
 mod meta;
 mod request;
@@ -44,7 +48,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use desk::{Desk, Reply};
-pub use judge::judge;
+pub use judge::{Away, Permitted, Unpermitted, judge, judge_now};
 pub use meta::Meta;
 pub use request::{Invalid, Request, payload_hash};
 pub use settings::Settings;
@@ -72,6 +76,12 @@ pub struct Ran {
 pub trait Run: Send + Sync {
     /// Runs `body`, a JSON-RPC request, for `caller`.
     async fn run(&self, policy: &Snapshot, caller: &Identity, body: &[u8]) -> Ran;
+
+    /// What a user of the CMS's manager may do now; `None` for nobody who may use it.
+    ///
+    /// # Errors
+    /// When that cannot be told now.
+    async fn permissions(&self, policy: &Snapshot, user: u64) -> Result<Option<Vec<String>>, Away>;
 }
 
 /// The queue of each driver; connected to when first used.

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::audit::settings as audit;
 use crate::base::Secret;
 use crate::store;
 
@@ -10,6 +11,8 @@ pub struct Settings {
     pub store: store::Settings,
     /// `queue_worker.key_env` or `.key_file`: proves which rows are ours; at least 32 bytes.
     pub key: Secret,
+    /// `queue_worker.audit`: a line for each run, where no proxy of the same process has a log.
+    pub audit: audit::Settings,
     /// `queue_worker.inside` (false): the executor's process runs a worker as well.
     pub inside: bool,
     /// `queue_worker.concurrency` (2): tasks at once.
@@ -31,10 +34,11 @@ pub struct Settings {
 impl Settings {
     /// Settings with the defaults of executor.toml.
     #[must_use]
-    pub fn new(store: store::Settings, key: Secret) -> Self {
+    pub fn new(store: store::Settings, key: Secret, audit: audit::Settings) -> Self {
         Self {
             store,
             key,
+            audit,
             inside: false,
             concurrency: 2,
             poll: Duration::from_millis(500),

@@ -2,12 +2,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
 use super::*;
-use crate::base::{PrincipalRecord, Secret};
-use crate::policy::Reason;
+use crate::audit::{self, Audit, Durability};
+use crate::base::{PrincipalRecord, Secret, SystemClock};
+use crate::policy::{Denial, Reason};
 use crate::telemetry::{Metrics, QueueMetrics};
 
 #[test]
@@ -71,13 +72,16 @@ fn a_task_is_judged_again_by_todays_policy() {
     let call = |tool: &str| request::call("tools/call", Some(&json!({"name": tool})), &json!(1));
     let policy = Snapshot::sample();
     let verdict = |policy: &Snapshot, caller: &PrincipalRecord, tool: &str| {
-        judge(policy, "content", caller, &call(tool)).map_err(|denial| denial.reason)
+        judged(policy, "content", caller, &call(tool)).map_err(|denial| denial.reason)
     };
-    assert_eq!(verdict(&policy, &caller, "evo.content.get"), Ok(()));
+    assert_eq!(verdict(&policy, &caller, "evo.content.get"), Ok("servers[0].allow_tools[0]".to_owned()));
     assert_eq!(verdict(&policy, &caller, "evo.content.secret"), Err(Reason::ToolDenied));
     let poor = PrincipalRecord { scopes: Vec::new(), ..caller.clone() };
     assert_eq!(verdict(&policy, &poor, "evo.content.get"), Err(Reason::ScopeDenied));
-    assert_eq!(judge(&policy, "other", &caller, &call("x")).unwrap_err().reason, Reason::ServerNotFound);
+    assert_eq!(judged(&policy, "other", &caller, &call("x")).unwrap_err().reason, Reason::ServerNotFound);
+    let mut shut = policy.clone();
+    shut.routes.api = false;
+    assert_eq!(verdict(&shut, &caller, "evo.content.get"), Err(Reason::RouteNotFound));
     let site = policy.security.write_tools_site.clone();
     for (sub, jti) in [(true, false), (false, true)] {
         let mut today = policy.clone();
@@ -87,6 +91,60 @@ fn a_task_is_judged_again_by_todays_policy() {
     }
     let nobody = PrincipalRecord::default();
     assert_eq!(verdict(&policy, &nobody, "evo.content.get"), Err(Reason::Unauthenticated));
+}
+
+/// The verdict about a caller of whom the database need not be asked; the rule that permits.
+fn judged(policy: &Snapshot, server: &str, caller: &PrincipalRecord, call: &[u8]) -> Result<String, Denial> {
+    let run = Standing(|_| panic!("nobody of the manager"));
+    let judged = judge_now(&run, policy, server, caller, call);
+    match futures_util::FutureExt::now_or_never(judged).expect("nothing to wait for") {
+        Ok(permitted) => Ok(permitted.rule.to_string()),
+        Err(Unpermitted::Denied(denial)) => Err(denial),
+        Err(Unpermitted::Unknown) => panic!("nothing was asked"),
+    }
+}
+
+/// Knows what users may do, and runs nothing.
+struct Standing(fn(u64) -> Result<Option<Vec<String>>, Away>);
+
+#[async_trait]
+impl Run for Standing {
+    async fn run(&self, _: &Snapshot, _: &Identity, _: &[u8]) -> Ran {
+        panic!("nothing is run")
+    }
+
+    async fn permissions(&self, _: &Snapshot, user: u64) -> Result<Option<Vec<String>>, Away> {
+        (self.0)(user)
+    }
+}
+
+#[tokio::test]
+async fn what_a_user_of_the_manager_may_do_is_asked_for_anew() {
+    let mut policy = Snapshot::sample();
+    let call = request::call("tools/call", Some(&json!({"name": "evo.content.get"})), &json!(1));
+    let record = PrincipalRecord { context: "mgr".to_owned(), user_id: Some(7), ..PrincipalRecord::default() };
+    let verdict = async |policy: &Snapshot, standing| {
+        judge_now(&Standing(standing), policy, "content", &record, &call).await.map(|permitted| permitted.caller)
+    };
+    let denied = |verdict: Result<_, Unpermitted>| match verdict {
+        Err(Unpermitted::Denied(denial)) => (denial.reason, denial.rule.to_string()),
+        other => panic!("{other:?}"),
+    };
+    let both = |user| {
+        assert_eq!(user, 7);
+        Ok(Some(["emcp", "emcp_dispatch"].map(str::to_owned).to_vec()))
+    };
+    assert_eq!(denied(verdict(&policy, both).await), (Reason::RouteNotFound, "mode".to_owned()));
+    policy.routes.manager = true;
+    let caller = verdict(&policy, both).await.unwrap();
+    assert_eq!((&**caller.identity(), caller.permissions().len()), ("mgr:7", 2));
+    let forbidden = |rule: &str| (Reason::Forbidden, rule.to_owned());
+    let lacking = denied(verdict(&policy, |_| Ok(Some(vec!["emcp".to_owned()]))).await);
+    assert_eq!(lacking, forbidden("acl.dispatch_permission"));
+    let lacking = denied(verdict(&policy, |_| Ok(Some(vec!["emcp_dispatch".to_owned()]))).await);
+    assert_eq!(lacking, forbidden("acl.permission"));
+    assert_eq!(denied(verdict(&policy, |_| Ok(None)).await), forbidden("manager.identity"));
+    assert_eq!(verdict(&policy, |_| Err(Away)).await, Err(Unpermitted::Unknown));
 }
 
 /// Answers as `answer` says of its first call, its second, and so on.
@@ -113,14 +171,19 @@ impl Run for Scripted {
         };
         Ran { http_status: 200, body: br#"{"ok":true}"#.to_vec(), session_id: String::new(), infrastructure }
     }
+
+    async fn permissions(&self, _: &Snapshot, _: u64) -> Result<Option<Vec<String>>, Away> {
+        Err(Away)
+    }
 }
 
 /// A queue in a file, a desk before it, and workers behind it.
 struct Office {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     settings: Settings,
     policy: Arc<ArcSwap<Snapshot>>,
     run: Arc<Scripted>,
+    audit: Audit,
     metrics: Arc<QueueMetrics>,
     taken: Arc<Notify>,
     queues: Arc<Queues>,
@@ -131,20 +194,31 @@ impl Office {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", directory.path().join("queue.sqlite").display());
         let store = store::Settings::new(Secret::new(url), "evo_");
+        let audit = audit::Settings {
+            dir: directory.path().join("audit"),
+            channel: "runs".to_owned(),
+            retain_days: 0,
+            durability: Durability::Written,
+            queue: 16,
+            min_free_bytes: 0,
+        };
         let settings = Settings {
             lease: Duration::from_secs(1),
             poll: Duration::from_millis(10),
             drain: Duration::from_millis(10),
             backoff: Duration::from_millis(1),
-            ..Settings::new(store, Secret::new([b'k'; 32]))
+            ..Settings::new(store, Secret::new([b'k'; 32]), audit)
         };
+        let metrics = Metrics::new(&[]).unwrap();
+        let audit = Audit::open(&settings.audit, Arc::clone(&metrics), Arc::new(SystemClock)).unwrap();
         Self {
             queues: Queues::open(&settings.store).unwrap(),
-            _directory: directory,
+            audit,
+            directory,
             settings,
             policy: Arc::new(ArcSwap::from_pointee(Snapshot::sample())),
             run: Arc::new(Scripted { calls: Default::default(), answer }),
-            metrics: Metrics::new(&[]).unwrap().queue().unwrap(),
+            metrics: metrics.queue().unwrap(),
             taken: Arc::default(),
         }
     }
@@ -152,7 +226,8 @@ impl Office {
     fn worker(&self) -> Arc<Worker> {
         let run: Arc<dyn Run> = Arc::clone(&self.run) as _;
         let (policy, metrics) = (Arc::clone(&self.policy), Arc::clone(&self.metrics));
-        Worker::new(Arc::clone(&self.queues), run, policy, self.settings.clone(), metrics, Arc::clone(&self.taken))
+        let (queues, settings, taken) = (Arc::clone(&self.queues), self.settings.clone(), Arc::clone(&self.taken));
+        Worker::new(queues, run, policy, settings, self.audit.clone(), metrics, taken)
     }
 
     async fn ask(&self, key: &str) -> Reply {
@@ -174,6 +249,22 @@ impl Office {
         };
         let body = br#"{"method":"tools/call","params":{"name":"evo.content.get"}}"#;
         desk.dispatch(&self.policy.load_full(), &caller, body, Some(key), "").await.unwrap()
+    }
+
+    /// Run, decision, code, status and outcome of each line of the audit log.
+    async fn lines(&self, count: usize) -> Vec<Value> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let files = std::fs::read_dir(self.directory.path().join("audit")).unwrap();
+            let text = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect::<String>();
+            let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            if lines.len() >= count {
+                let fields = ["run", "decision", "deny_code", "status", "outcome"];
+                return lines.iter().map(|line| fields.map(|field| line[field].clone()).to_vec().into()).collect();
+            }
+            assert!(Instant::now() < deadline, "{text}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn until(&self, key: &str, word: &str) -> Reply {
@@ -206,6 +297,9 @@ async fn a_task_whose_worker_dies_is_run_by_another_and_completes_once() {
     assert_eq!((done.status, &done.body["result"]["response"]), (200, &json!({"ok": true})));
     let outcomes: Vec<_> = queue.attempts(id).await.unwrap().into_iter().map(|(run, _, how)| (run, how)).collect();
     assert_eq!(outcomes, [(1, "lost".to_owned()), (2, "finished".to_owned())]);
+    // The first worker was dropped, not killed, and so could still say what became of its run.
+    let expected = [json!([1, "allow", null, 0, "lost"]), json!([2, "allow", null, 200, "finished"])];
+    assert_eq!(office.lines(2).await, expected);
     heir.abort();
 }
 
@@ -219,6 +313,9 @@ async fn failed_infrastructure_is_tried_again_and_then_told() {
     assert_eq!(office.run.calls.load(Ordering::SeqCst), 3, "max_attempts");
     office.until("b", "completed").await;
     assert_eq!(office.run.calls.load(Ordering::SeqCst), 5);
+    let expected = [(1, "again"), (2, "again"), (3, "failed"), (1, "again"), (2, "finished")];
+    let expected = expected.map(|(run, outcome)| json!([run, "allow", null, 200, outcome]));
+    assert_eq!(office.lines(5).await, expected);
     worker.abort();
 }
 
@@ -251,7 +348,27 @@ async fn a_row_that_was_changed_since_it_was_made_is_not_run() {
     office.worker().once(stopped).await.unwrap();
     let failed = office.until("k", "failed").await;
     assert_eq!(failed.body["error"], "The task was not made here");
+    assert_eq!(office.lines(1).await, [json!([1, "deny", "unauthenticated", 401, "forged"])]);
     assert_eq!(office.run.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_run_without_a_place_for_its_line_is_not_begun() {
+    let office = Office::open(|_| Answered::Result);
+    office.ask("k").await;
+    let audit = office.audit.clone();
+    tokio::task::spawn_blocking(move || audit.close(Duration::from_secs(5))).await.unwrap().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let worker = tokio::spawn(office.worker().work(stopped));
+    let queue = office.queues.of(QueueDriver::Own).unwrap();
+    let id = office.ask("k").await.body["task_id"].as_i64().unwrap();
+    while queue.attempts(id).await.unwrap().iter().filter(|(_, _, how)| how == "again").count() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.send_replace(true);
+    worker.await.unwrap();
+    assert_eq!(office.run.calls.load(Ordering::SeqCst), 0);
+    assert_eq!(office.ask("k").await.body["status"], "accepted");
 }
 
 #[test]
@@ -262,8 +379,10 @@ fn what_php_wrote_is_read_and_trusted_with_little() {
         "max_attempts":3,"payload_hash":"h"}"#;
     let meta: Meta = serde_json::from_str(text).unwrap();
     let policy = Snapshot::sample();
-    let verdict = |meta: &Meta| judge(&policy, &meta.server_handle, &meta.principal(), &meta.call());
-    assert_eq!(verdict(&meta), Ok(()));
+    assert_eq!(meta.principal().context, "mgr", "with what the role permits now");
+    let meta = Meta { context: "api".to_owned(), ..meta };
+    let verdict = |meta: &Meta| judged(&policy, &meta.server_handle, &meta.principal(), &meta.call());
+    assert!(verdict(&meta).is_ok());
     assert_eq!((meta.principal().user_id, meta.caller().user_id), (Some(3), Some(3)));
     let admin = Meta { jsonrpc_method: "admin/x".to_owned(), ..meta };
     assert_eq!(verdict(&admin).unwrap_err().reason, Reason::ScopeDenied);

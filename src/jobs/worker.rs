@@ -8,9 +8,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::audit::Audit;
 use crate::jobs::desk::result;
-use crate::jobs::{Meta, Queues, Run, Settings, judge, meta};
-use crate::policy::{QueueDriver, Snapshot, may_call_tools};
+use crate::jobs::entry::Entry;
+use crate::jobs::{Meta, Permitted, Queues, Run, Settings, Unpermitted, judge_now, meta};
+use crate::policy::{Denial, QueueDriver, Reason, Rule, Snapshot, may_call_tools};
 use crate::store::Error;
 use crate::store::queue::{Claim, Driver, Queue, Settlement};
 use crate::telemetry::{QueueMetrics, RunOutcome};
@@ -26,6 +28,7 @@ pub struct Worker {
     run: Arc<dyn Run>,
     policy: Arc<ArcSwap<Snapshot>>,
     settings: Settings,
+    audit: Audit,
     metrics: Arc<QueueMetrics>,
     taken: Arc<Notify>,
     /// Nobody else's, so that a lease is this process's alone.
@@ -47,11 +50,12 @@ impl Worker {
         run: Arc<dyn Run>,
         policy: Arc<ArcSwap<Snapshot>>,
         settings: Settings,
+        audit: Audit,
         metrics: Arc<QueueMetrics>,
         taken: Arc<Notify>,
     ) -> Arc<Self> {
         let name = uuid::Uuid::new_v4().to_string();
-        Arc::new(Self { queues, run, policy, settings, metrics, taken, name })
+        Arc::new(Self { queues, run, policy, settings, audit, metrics, taken, name })
     }
 
     /// Works until `stop` goes up; runs at work then have `queue_worker.drain` to end, and are given back.
@@ -119,7 +123,8 @@ impl Worker {
         if policy.queue.accept_foreign && policy.queue.driver == QueueDriver::Stask {
             queue.adopt().await?;
         }
-        while runs.len() < self.settings.concurrency.max(1) {
+        // What nobody could read of is not begun; the audit log says that it cannot be written.
+        while runs.len() < self.settings.concurrency.max(1) && self.audit.writable() {
             let Some(claim) = queue.claim(&self.name, self.settings.lease).await? else { break };
             let (worker, queue, cut) = (Arc::clone(self), queue.clone(), cut.clone());
             runs.spawn(async move { worker.serve(&queue, &claim, cut).await });
@@ -132,20 +137,31 @@ impl Worker {
         if let Some(lost) = &claim.lost {
             tracing::warn!(task.id = claim.id, lost.worker = lost, "jobs: a worker was lost; its task runs again");
         }
-        let began = Instant::now();
+        let policy = self.policy.load_full();
+        let slot = match policy.logging.audit_enabled {
+            true => self.audit.reserve().await.map(Some),
+            false => Ok(None),
+        };
+        let unwritable = slot.is_err();
+        let mut entry = Entry::open(slot.unwrap_or_default(), claim, &policy, &self.metrics);
         let ended = tokio::select! {
-            ended = self.execute(queue, claim) => ended,
+            biased;
+            () = raised(&mut cut) => Ended::Again("The worker was stopped", Duration::ZERO, RunOutcome::Again),
+            ended = async {
+                match unwritable {
+                    true => Ended::Again("The audit log has no place", self.settings.backoff, RunOutcome::Again),
+                    false => self.execute(queue, claim, &policy, &mut entry).await,
+                }
+            } => ended,
             () = self.keep(queue, claim) => {
                 tracing::warn!(task.id = claim.id, run = claim.run, "jobs: the task is this worker's no more");
-                self.metrics.run(RunOutcome::Lost);
-                return;
+                return entry.close(RunOutcome::Lost).await;
             }
-            () = raised(&mut cut) => Ended::Again("The worker was stopped", Duration::ZERO, RunOutcome::Again),
             () = tokio::time::sleep(self.settings.timeout) => self.again(claim, "The call took too long"),
         };
         let (how, outcome) = match &ended {
             Ended::Finished { result, meta } => {
-                let ttl_ms = u64::from(self.policy.load().idempotency.ttl_seconds) * 1000;
+                let ttl_ms = u64::from(policy.idempotency.ttl_seconds) * 1000;
                 let key = meta.mcp_sidecar.as_ref().map(|own| (&*own.key, ttl_ms)).filter(|(key, _)| !key.is_empty());
                 (Settlement::Finished { result, key }, RunOutcome::Finished)
             }
@@ -161,46 +177,68 @@ impl Worker {
                 RunOutcome::Lost
             }
         };
-        self.metrics.run(outcome);
-        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(task.id = claim.id, run = claim.run, outcome = outcome.as_str(), duration_ms, "jobs: task run");
+        let (outcome_word, duration_ms) = (outcome.as_str(), entry.duration_ms());
+        entry.close(outcome).await;
+        tracing::info!(task.id = claim.id, run = claim.run, outcome = outcome_word, duration_ms, "jobs: task run");
     }
 
-    async fn execute(&self, queue: &Queue, claim: &Claim) -> Ended {
-        let policy = self.policy.load_full();
+    async fn execute(&self, queue: &Queue, claim: &Claim, policy: &Snapshot, entry: &mut Entry) -> Ended {
         let sealed = meta::is_sealed(&self.settings.key, queue.driver(), claim.id, &claim.meta, &claim.mac);
         let foreign = claim.mac.is_empty() && queue.driver() == Driver::Stask && policy.queue.accept_foreign;
+        let mut refuse = |reason, word, message, outcome| {
+            entry.denied(&Denial::new(reason, Rule::Builtin(word)));
+            Ended::Failed(message, outcome)
+        };
         if !sealed && !foreign {
             tracing::warn!(task.id = claim.id, "jobs: a task's row is not as it was made here; it is not run");
-            return Ended::Failed("The task was not made here", RunOutcome::Forged);
+            let message = "The task was not made here";
+            return refuse(Reason::Unauthenticated, "task.seal", message, RunOutcome::Forged);
         }
         let Ok(mut meta) = serde_json::from_str::<Meta>(&claim.meta) else {
-            return Ended::Failed("The task cannot be read", RunOutcome::Forged);
+            return refuse(Reason::InvalidPayload, "task.meta", "The task cannot be read", RunOutcome::Forged);
         };
         if !sealed {
             // Whoever wrote the row could have written anything here.
             meta.mcp_sidecar = None;
         }
+        let (record, call) = (meta.principal(), meta.call());
+        entry.read(policy, &meta, record.restore().as_ref(), &call);
         if claim.attempt > claim.max_attempts {
-            return Ended::Failed("Workers were lost while they ran this task", RunOutcome::Failed);
+            let message = "Workers were lost while they ran this task";
+            entry.denied(&Denial::new(Reason::AsyncUnavailable, Rule::Builtin("queue.max_attempts")));
+            return Ended::Failed(message, RunOutcome::Failed);
         }
-        let (principal, call) = (meta.principal(), meta.call());
-        if let Err(denial) = judge(&policy, &meta.server_handle, &principal, &call) {
-            tracing::info!(task.id = claim.id, deny.code = denial.reason.code(), "jobs: a task is denied today");
-            return Ended::Failed(denial.reason.message(), RunOutcome::Denied);
-        }
+        let Permitted { caller: principal, rule } =
+            match judge_now(&*self.run, policy, &meta.server_handle, &record, &call).await {
+                Ok(permitted) => permitted,
+                Err(Unpermitted::Unknown) => return self.again(claim, "Internal error"),
+                Err(Unpermitted::Denied(denial)) => {
+                    tracing::info!(
+                        task.id = claim.id,
+                        deny.code = denial.reason.code(),
+                        "jobs: a task is denied today"
+                    );
+                    entry.denied(&denial);
+                    return Ended::Failed(denial.reason.message(), RunOutcome::Denied);
+                }
+            };
+        entry.permitted(&rule);
         let mut caller = meta.caller();
         if policy.security.hide_denied_tools
-            && let (Some(server), Some(principal)) = (policy.server(&meta.server_handle), principal.restore())
+            && let Some(server) = policy.server(&meta.server_handle)
         {
-            caller.may_call_tools = may_call_tools(&policy, server, &principal);
+            caller.may_call_tools = may_call_tools(policy, server, &principal);
         }
-        let ran = self.run.run(&policy, &caller, &call).await;
+        let ran = self.run.run(policy, &caller, &call).await;
         if ran.infrastructure {
+            entry.answered(ran.http_status, ran.body.len());
             return self.again(claim, "Internal error");
         }
-        let result = result(&policy, &meta, ran).to_string();
-        Ended::Finished { result, meta: Box::new(meta) }
+        let bytes = ran.body.len();
+        let result = result(policy, &meta, ran);
+        entry
+            .answered(result["http_status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(0), bytes);
+        Ended::Finished { result: result.to_string(), meta: Box::new(meta) }
     }
 
     /// Another attempt after a while, if there are any left.

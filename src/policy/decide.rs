@@ -80,6 +80,15 @@ pub fn check_permission(snapshot: &Snapshot, principal: &Principal) -> Result<Ru
     }
 }
 
+/// What a user of the manager needs besides, to have a call run later.
+fn check_dispatch(snapshot: &Snapshot, principal: &Principal) -> Result<(), Denial> {
+    let held = principal.permissions().contains(&snapshot.acl.dispatch_permission);
+    match principal.context() == Context::Mgr && !held {
+        true => Err(builtin(Reason::Forbidden, "acl.dispatch_permission")),
+        false => Ok(()),
+    }
+}
+
 fn check_scope(map: &ScopeMap, principal: &Principal, method: &str) -> Result<Rule, Denial> {
     let (required, site) = map.required(method);
     let rule = site.map_or(Rule::Builtin("scope.unmatched"), key);
@@ -116,6 +125,9 @@ fn judge(
     server: Option<&Arc<Server>>,
     scope_rule: Rule,
 ) -> Result<Outcome, Denial> {
+    if let (true, Credential::Principal(principal)) = (facts.dispatch, facts.credential) {
+        check_dispatch(snapshot, principal)?;
+    }
     if facts.media_type != MediaType::Json {
         return Err(builtin(Reason::UnsupportedMediaType, "media_type"));
     }

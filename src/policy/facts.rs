@@ -63,6 +63,8 @@ pub struct Facts<'a> {
     /// The handle in the path; may be unknown.
     pub server: &'a str,
     pub http_method: HttpMethod,
+    /// Whether the call is to be run later.
+    pub dispatch: bool,
     /// A singleton header came twice, `Origin` is foreign, `Host` is unknown, `Upgrade` was asked: found before
     /// anything else and refused at its place (before the credential).
     pub malformed: Option<Reason>,

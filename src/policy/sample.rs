@@ -103,7 +103,7 @@ impl Snapshot {
                 models_allow: Vec::new(),
             },
             compat: Compat::default(),
-            acl: AclPolicy { permission: "emcp".to_owned() },
+            acl: AclPolicy { permission: "emcp".to_owned(), dispatch_permission: "emcp_dispatch".to_owned() },
             manager: crate::policy::ManagerPolicy::default(),
             actor: Actor::Initiator,
             i18n: I18n::default(),

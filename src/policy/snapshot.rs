@@ -237,6 +237,8 @@ pub struct Compat {
 pub struct AclPolicy {
     /// The CMS's permission that a manager's user needs.
     pub permission: String,
+    /// What such a user needs besides, to have calls run later.
+    pub dispatch_permission: String,
 }
 
 /// `manager.sources`: by what the executor finds out who uses the manager.

@@ -29,6 +29,7 @@ fn facts<'a>(principal: &'a Principal, body: Body<'a>) -> Facts<'a> {
     Facts {
         server: "content",
         http_method: HttpMethod::Post,
+        dispatch: false,
         malformed: None,
         credential: Credential::Principal(principal),
         media_type: MediaType::Json,
@@ -62,7 +63,18 @@ fn a_permission_decides_for_the_manager_whatever_the_tokens_need() {
             let unread = decide(&snapshot, &facts(&manager, Body::TooLarge));
             let told = if expected == "forward" { "payload_too_large" } else { expected };
             assert_eq!(code(&unread), told, "{held:?}");
+            let later = |held: &[&str]| {
+                let manager = Principal::manager(7, held.iter().map(|key| (*key).to_owned()).collect());
+                let decision = decide(&snapshot, &Facts { dispatch: true, ..facts(&manager, Body::Call(&call)) });
+                (code(&decision), decision.charges.len())
+            };
+            assert_eq!(later(held), ("forbidden", charges), "what is refused after the charge stays charged");
+            let more: Vec<&str> = held.iter().copied().chain(["emcp_dispatch"]).collect();
+            assert_eq!(later(&more), (expected, charges), "{more:?}");
         }
+        let alice = principal(&["mcp:call"]);
+        let later = decide(&snapshot, &Facts { dispatch: true, ..facts(&alice, Body::Call(&call)) });
+        assert_eq!(code(&later), "forward", "the scope of the call is all that a token needs");
     }
 }
 

@@ -24,6 +24,7 @@ use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
 use crate::proxy::ledger::{Ledger, Trail};
 use crate::proxy::manager;
+use crate::proxy::path::{Door, SERVERS};
 use crate::proxy::pump::{self, Bounds, End};
 use crate::proxy::respond::{self, Marks};
 use crate::proxy::response::Response;
@@ -58,15 +59,6 @@ pub struct Call<'a> {
     pub handle: &'a str,
     pub asked: Asked,
     pub door: Door,
-}
-
-/// Which routes a call came by: they differ in who is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// A bearer of an API token.
-    Api,
-    /// A user of the CMS's manager.
-    Manager,
 }
 
 impl Call<'_> {
@@ -106,6 +98,7 @@ impl Call<'_> {
         let facts = Facts {
             server: self.handle,
             http_method: if post { HttpMethod::Post } else { HttpMethod::Other },
+            dispatch: false,
             malformed,
             credential,
             media_type: self.asked.media_type,
@@ -187,7 +180,7 @@ impl Call<'_> {
             trace_id: &self.asked.trace_id,
             request_id: &self.asked.request_id,
             i18n: self.policy.i18n,
-            allow: if self.door == Door::Manager && self.handle == manager::SERVERS { "GET" } else { "POST" },
+            allow: if self.door == Door::Manager && self.handle == SERVERS { "GET" } else { "POST" },
         }
     }
 

@@ -17,11 +17,13 @@ use crate::policy::{
 use crate::protocol::{self, Id};
 use crate::proxy::asked::Asked;
 use crate::proxy::body::{self, ReadBody};
-use crate::proxy::call::{Call, Door, Who, failed};
+use crate::proxy::call::{Call, Who, failed};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
 use crate::proxy::ledger::{Ledger, Trail};
+use crate::proxy::manager;
+use crate::proxy::path::Door;
 use crate::proxy::respond;
 use crate::proxy::upstream::{Uncollected, push_header};
 use crate::telemetry::UpstreamFailure;
@@ -36,23 +38,30 @@ pub async fn serve(
     ctx: &RequestContext,
     policy: &Arc<Snapshot>,
     handle: &str,
+    door: Door,
 ) {
     let asked = Asked::of(exchange, policy);
     // Large, and rare beside the calls that are answered at once.
-    Box::pin(run(&Call { gateway, ctx, policy, handle, asked, door: Door::Api }, exchange)).await;
+    Box::pin(run(&Call { gateway, ctx, policy, handle, asked, door }, exchange)).await;
 }
 
 async fn run(call: &Call<'_>, exchange: &mut Exchange) {
     let (gateway, policy) = (call.gateway, call.policy);
     let now_ms = gateway.clock.now_ms();
+    let (mut malformed, verified) = match call.door {
+        Door::Api => {
+            let sent = exchange.headers();
+            let malformed = headers::check_mcp(sent, &policy.security.allow_origins).err();
+            (malformed, call.credential(sent.get(http::header::AUTHORIZATION), now_ms))
+        }
+        Door::Manager => manager::admit(call, exchange, now_ms).await,
+    };
     let sent = exchange.headers();
-    let mut malformed = headers::check_mcp(sent, &policy.security.allow_origins).err();
     let mut keys = sent.get_all(&policy.idempotency.header).iter();
     let key = keys.next().cloned();
     if keys.next().is_some() {
         malformed = malformed.or(Some(Reason::BadRequest));
     }
-    let verified = call.credential(sent.get(http::header::AUTHORIZATION), now_ms);
     let principal = verified.as_ref().map(Who::principal);
     let post = exchange.request().method == http::Method::POST;
     let known = policy.server(call.handle);
@@ -75,6 +84,7 @@ async fn run(call: &Call<'_>, exchange: &mut Exchange) {
     let facts = Facts {
         server: call.handle,
         http_method: if post { HttpMethod::Post } else { HttpMethod::Other },
+        dispatch: true,
         malformed,
         credential: principal.map_or_else(auth::Refusal::credential, Credential::Principal),
         media_type: call.asked.media_type,
@@ -180,10 +190,8 @@ async fn submit(
         Err(failure) => return call.fail(exchange, ledger, failed(failure), &Id::Absent, sent).await,
     };
     let status = answer.head().status;
-    if let Some(reason) = refusal(status) {
-        return refuse(call, exchange, ledger, reason, sent).await;
-    }
-    if !matches!(status, 200 | 202) || !answer.head().is("application/json") {
+    let refused = refusal(status);
+    if !(refused.is_some() || matches!(status, 200 | 202)) || !answer.head().is("application/json") {
         return call.fail(exchange, ledger, failed(UpstreamFailure::Garbage), &Id::Absent, sent).await;
     }
     let mut share = gateway.budget.share();
@@ -199,6 +207,10 @@ async fn submit(
         }
     };
     answer.finish();
+    if let Some(reason) = refused {
+        let reason = if status == 403 { forbidden(&bytes) } else { reason };
+        return refuse(call, exchange, ledger, reason, sent).await;
+    }
     let upstream = sent.elapsed();
     ledger.task_id = task_id(&bytes);
     ledger.close(status, bytes.len() as u64, None).await;
@@ -217,6 +229,23 @@ const fn refusal(status: u16) -> Option<Reason> {
         503 => Reason::AsyncUnavailable,
         _ => return None,
     })
+}
+
+/// By which rule the executor refused, in its code.
+fn forbidden(body: &[u8]) -> Reason {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        error: Told,
+    }
+    #[derive(serde::Deserialize)]
+    struct Told {
+        code: String,
+    }
+    let code = serde_json::from_slice::<Answer>(body).map(|answer| answer.error.code).unwrap_or_default();
+    [Reason::Forbidden, Reason::ScopeDenied, Reason::ServerDenied, Reason::PromptDenied, Reason::ResourceDenied]
+        .into_iter()
+        .find(|reason| reason.code() == code)
+        .unwrap_or(Reason::ToolDenied)
 }
 
 async fn refuse(call: &Call<'_>, exchange: &mut Exchange, mut ledger: Ledger<'_, '_>, reason: Reason, sent: Instant) {

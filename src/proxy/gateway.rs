@@ -30,7 +30,7 @@ use crate::proxy::connection::{Connection, Unread};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::gate::Gate;
 use crate::proxy::manager::{self, Identities};
-use crate::proxy::path::{MAX_TARGET_BYTES, Route, is_token, route};
+use crate::proxy::path::{MAX_TARGET_BYTES, Route, SERVERS, is_token, route};
 use crate::proxy::redaction::mcp_target;
 use crate::proxy::request::Request;
 use crate::proxy::respond::{self, Marks};
@@ -300,12 +300,12 @@ impl Gateway {
                 Box::pin(issue::serve(self, exchange, ctx, policy)).await;
             }
             Route::Manager { name } => {
-                ctx.show(target, name, name == manager::SERVERS || policy.server(name).is_some());
+                ctx.show(target, name, name == SERVERS || policy.server(name).is_some());
                 Box::pin(manager::serve(self, exchange, ctx, policy, name)).await;
             }
-            Route::Dispatch { server } if policy.queue.driver != QueueDriver::Off => {
+            Route::Dispatch { server, door } if policy.queue.driver != QueueDriver::Off => {
                 ctx.show(target, server, policy.server(server).is_some());
-                dispatch::serve(self, exchange, ctx, policy, server).await;
+                dispatch::serve(self, exchange, ctx, policy, server, door).await;
             }
             Route::Reserved | Route::Dispatch { .. } => {
                 ctx.shown = Some(mcp_target(target.unwrap_or_default(), None));

@@ -336,6 +336,7 @@ impl Call<'_> {
             context: "unknown",
             duration_ms,
             task_id: None,
+            run: None,
             rate_limit_identity: format!("ip:{}", self.client).into(),
             decision: "allow",
             deny_code: None,

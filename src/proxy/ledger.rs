@@ -47,6 +47,7 @@ impl Call<'_> {
             context: principal.map_or("unknown", |principal| principal.context().as_str()),
             duration_ms,
             task_id: None,
+            run: None,
             rate_limit_identity: principal
                 .map_or_else(|| format!("ip:{}", self.ctx.client).into(), |principal| Arc::clone(principal.identity())),
             decision: "allow",

@@ -20,17 +20,15 @@ use crate::protocol::{
     is_access_token, is_session_id,
 };
 use crate::proxy::asked::Asked;
-use crate::proxy::call::{Call, Door, Who};
+use crate::proxy::call::{Call, Who};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::gateway::{Gateway, RequestContext};
 use crate::proxy::headers;
 use crate::proxy::ledger::{Ledger, Trail};
+use crate::proxy::path::{Door, SERVERS};
 use crate::proxy::respond;
 use crate::proxy::upstream::push_header;
 use crate::telemetry::{UpstreamFailure, event};
-
-/// The segment that lists the servers; no server may be called so.
-pub const SERVERS: &str = "servers";
 
 /// The header that carries a session's CSRF token.
 const CSRF: &str = "x-csrf-token";

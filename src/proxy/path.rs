@@ -13,6 +13,18 @@ pub const MAX_TARGET_BYTES: usize = 8192;
 /// Rounds of percent-decoding after which a target that still changes counts as hiding something.
 const MAX_DECODINGS: usize = 6;
 
+/// The segment that lists the servers; no server may be called so.
+pub const SERVERS: &str = "servers";
+
+/// Which routes a call came by: they differ in who is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// A bearer of an API token.
+    Api,
+    /// A user of the CMS's manager.
+    Manager,
+}
+
 /// Where a request target leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route<'a> {
@@ -20,8 +32,8 @@ pub enum Route<'a> {
     Mcp { server: Cow<'a, str> },
     /// Exactly `/{manager_prefix}/{name}`, where the manager routes are served; the name may be an unknown handle.
     Manager { name: &'a str },
-    /// Exactly that with `/dispatch` behind it.
-    Dispatch { server: &'a str },
+    /// Exactly that of a server, by either kind of route, with `/dispatch` behind it.
+    Dispatch { server: &'a str, door: Door },
     /// A reserved shape in another spelling, version or depth, or one that is not served: 404.
     Reserved,
     /// Everything else.
@@ -43,8 +55,8 @@ pub fn route<'a>(routes: &Routes, target: &'a str) -> Result<Route<'a>, Reason> 
     if let Some(name) = exact_manager(routes, target) {
         return Ok(Route::Manager { name });
     }
-    if let Some(server) = exact_dispatch(routes, target) {
-        return Ok(Route::Dispatch { server });
+    if let Some((server, door)) = exact_dispatch(routes, target) {
+        return Ok(Route::Dispatch { server, door });
     }
     if target.contains('#') {
         return Err(Reason::BadRequest);
@@ -105,9 +117,14 @@ fn last_segment(rest: &str) -> Option<&str> {
 }
 
 /// The handle, when the target is the one exact spelling of its dispatch route.
-fn exact_dispatch<'a>(routes: &Routes, target: &'a str) -> Option<&'a str> {
+fn exact_dispatch<'a>(routes: &Routes, target: &'a str) -> Option<(&'a str, Door)> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    if query.contains('#') { None } else { exact(routes, path.strip_suffix("/dispatch")?) }
+    let route = path.strip_suffix("/dispatch").filter(|_| !query.contains('#'))?;
+    if let Some(server) = exact(routes, route) {
+        return Some((server, Door::Api));
+    }
+    // The list of servers is none.
+    exact_manager(routes, route).filter(|name| *name != SERVERS).map(|server| (server, Door::Manager))
 }
 
 /// Path and query of a target; the scheme and authority of an absolute-form target are cut off.

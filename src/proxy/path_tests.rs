@@ -110,7 +110,14 @@ fn manager_routes_are_served_in_their_exact_spelling() {
 #[test]
 fn the_exact_spelling_of_a_dispatch_is_served() {
     for target in ["/api/v1/mcp/content/dispatch", "/api/v1/mcp/content/dispatch?x=1"] {
-        assert_eq!(route(&routes(), target), Ok(Route::Dispatch { server: "content" }), "{target}");
+        let served = Ok(Route::Dispatch { server: "content", door: Door::Api });
+        assert_eq!(route(&routes(), target), served, "{target}");
+    }
+    for target in ["/emcp/content/dispatch", "/emcp/content/dispatch?x=1"] {
+        let served = Ok(Route::Dispatch { server: "content", door: Door::Manager });
+        assert_eq!(route(&routes(), target), served, "{target}");
+        let off = Routes { manager: false, ..routes() };
+        assert_eq!(route(&off, target), Ok(Route::Reserved), "{target}");
     }
     for target in [
         "/api/v1/mcp/content/dispatch/",
@@ -120,7 +127,13 @@ fn the_exact_spelling_of_a_dispatch_is_served() {
         "/api/v1/mcp/content/%64ispatch",
         "/api/v1/mcp/content/x/dispatch",
         "/api/v2/mcp/content/dispatch",
-        "/emcp/content/dispatch",
+        "/emcp/content/dispatch/",
+        "/emcp/content/Dispatch",
+        "/emcp/content//dispatch",
+        "/emcp//dispatch",
+        "/emcp/c%6fntent/dispatch",
+        "/EMCP/content/dispatch",
+        "/emcp/servers/dispatch",
     ] {
         assert_eq!(route(&routes(), target), Ok(Route::Reserved), "{target}");
     }

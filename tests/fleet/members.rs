@@ -156,7 +156,7 @@ fn files(door: SocketAddr, mariadb: &Server, redis: &Redis) -> Files {
     files.edit("executor.toml", "sqlite://emcp.sqlite", &database);
     let queue = format!(
         "\n[queue_worker]\nurl = \"{database}\"\nkey_env = \"QUEUE_KEY\"\nlease = \"{LEASE}\"\npoll = \"100ms\"\n\
-         backoff = \"200ms\"\nacquire_timeout = \"2s\"\nstatement_timeout = \"5s\"\n"
+         backoff = \"200ms\"\naudit = {{ dir = \"runs\" }}\nacquire_timeout = \"2s\"\nstatement_timeout = \"5s\"\n"
     );
     files.append("executor.toml", &queue);
 

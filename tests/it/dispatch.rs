@@ -75,9 +75,23 @@ fn a_dispatched_call_is_run_and_its_answer_waits_for_the_same_request() {
     assert_ne!(unnamed[0]["task_id"], unnamed[1]["task_id"]);
     assert_eq!(unnamed[0]["idempotency_key"], Value::Null);
 
-    eventually("the audit line names the task", SOON, || {
-        sidecar.audit().iter().any(|line| line["task_id"] == id && line["method"] == "tools/call").then_some(())
+    let (request, run) = eventually("the audit lines name the task", SOON, || {
+        let lines = sidecar.audit();
+        let of = |run: Value| lines.iter().find(|line| line["task_id"] == id && line["run"] == run).cloned();
+        Some((of(Value::Null)?, of(json!(1))?))
     });
+    for field in
+        ["trace_id", "server_handle", "method", "actor_user_id", "rate_limit_identity", "decision", "tool", "rule"]
+    {
+        assert_eq!(run[field], request[field], "{field}: {run} {request}");
+    }
+    assert_eq!(
+        (&run["status"], &run["outcome"], &run["peer"]),
+        (&json!(200), &json!("finished"), &Value::Null),
+        "{run}"
+    );
+    assert_eq!((&run["trace_id"], &run["decision"]), (&first["trace_id"], &json!("allow")), "{run}");
+    assert_ne!(run["request_id"], request["request_id"]);
     assert!(sidecar.metric("mcp_sidecar_queue_submissions_total{outcome=\"accepted\"}") >= 4.0);
     sidecar.finish();
 }
@@ -167,6 +181,14 @@ fn without_a_queue_there_is_no_route_and_the_failover_answers_at_once() {
     let again = dispatch(&sidecar, &alice, &search(2), None).json();
     assert_eq!((&again["task_id"], &again["reused"], &again["result"]), (&json!(0), &json!(true), &first["result"]));
     sidecar.finish();
+
+    // A site without sTask: its table is no queue.
+    for (failover, status) in [("sync", 200), ("fail", 503)] {
+        let sidecar = start().policy("queue.driver", "stask").policy("queue.failover", failover).go();
+        let answers = [Some("k"), None].map(|key| dispatch(&sidecar, &Token::of("alice"), &search(2), key).status);
+        assert_eq!(answers, [status; 2], "{failover}");
+        sidecar.finish();
+    }
 }
 
 #[test]
@@ -191,6 +213,17 @@ fn a_task_runs_by_the_policy_of_the_day_and_its_failure_is_seen() {
     let shown: Value = serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{error}: {shown}"));
     assert_eq!((&shown["status"], &shown["message"]), (&json!("failed"), &json!("Tool denied by policy")));
     assert_eq!(shown["runs"][0]["outcome"], "failed");
+    let lines: Vec<Value> = sidecar.audit().into_iter().filter(|line| !line["run"].is_null()).collect();
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    assert_eq!(
+        (&line["decision"], &line["deny_code"], &line["status"]),
+        (&json!("deny"), &json!("tool_denied"), &json!(403))
+    );
+    assert_eq!(
+        (&line["outcome"], &line["task_id"].to_string(), &line["rule"]),
+        (&json!("denied"), &id, &json!("security.deny_tools[0]"))
+    );
+    assert_eq!(line["trace_id"], made.json()["trace_id"], "{line}");
 
     std::fs::write(&file, &policy).expect("is written");
     let failed = eventually("the old policy is back", SOON, || {

@@ -7,6 +7,7 @@ mod caps;
 mod clients;
 mod deny;
 mod dispatch;
+mod dispatch_manager;
 mod drain;
 mod harness;
 mod http1;

@@ -390,6 +390,54 @@ fn sessions_are_read_from_redis() {
 }
 
 #[test]
+fn a_session_of_the_database_is_good_while_its_row_says_so() {
+    let sessions = Sessions::new();
+    let sidecar = sessions.sidecar().policy("manager.sources", vec!["database"]).go();
+    let forbidden = denied("forbidden", 403);
+    let ask = |id: &str| told(&sidecar.send(&with_session("raw", id)));
+    assert_eq!(ask(ADMIN), forbidden, "a file alone");
+    let row = |id: &str, user: u32, age_s: u32| {
+        let hit = format!("CAST(strftime('%s', 'now') AS INTEGER) - {age_s}");
+        let table = "evo_active_user_sessions";
+        sql(&sidecar, &format!("DELETE FROM {table} WHERE internalKey = {user}"));
+        sql(
+            &sidecar,
+            &format!("INSERT INTO {table} (sid, internalKey, lasthit, ip) VALUES ('{id}', {user}, {hit}, '::1')"),
+        );
+    };
+    row(ADMIN, 1, 0);
+    row(EDITOR, 2, 0);
+    assert_eq!(ask(ADMIN), (200, None));
+    let line = eventually("an allowing audit line", SOON, || {
+        sidecar.audit().into_iter().find(|line| line["decision"] == "allow")
+    });
+    assert_eq!((&line["context"], &line["rate_limit_identity"]), (&json!("mgr"), &json!("mgr:1")), "{line}");
+    let found = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params":
+        {"name": "evo.content.search", "arguments": {"limit": 2}}});
+    let answer = sidecar.send(&with_session("content", ADMIN).body(found.to_string()));
+    let items = answer.json()["result"]["structuredContent"]["items"].as_array().map(Vec::len);
+    assert_eq!((answer.status, items), (200, Some(2)), "{}", answer.text());
+    let list = Request::new("GET", "/emcp/servers").header("Cookie", &format!("evo={ADMIN}"));
+    assert_eq!(sidecar.send(&list).json(), json!({"items": ["content", "raw"]}));
+
+    assert_eq!(ask(EDITOR), forbidden, "logged in, without the permission");
+    assert_eq!(ask(&ADMIN.to_lowercase()), forbidden, "another session");
+    assert_eq!(ask("0123456789abcdefNOBODY1"), forbidden);
+    // The shipped policy's two hours.
+    row(ADMIN, 1, 7_300);
+    assert_eq!(ask(ADMIN), forbidden, "a session that ended");
+    row(ADMIN, 1, 7_000);
+    assert_eq!(ask(ADMIN), (200, None));
+    sql(&sidecar, "UPDATE evo_user_attributes SET blocked = 1 WHERE internalKey = 1");
+    assert_eq!(ask(ADMIN), forbidden, "a blocked user");
+    sql(&sidecar, "UPDATE evo_user_attributes SET blocked = 0 WHERE internalKey = 1");
+    assert_eq!(ask(ADMIN), (200, None));
+    sql(&sidecar, "DELETE FROM evo_active_user_sessions WHERE internalKey = 1");
+    assert_eq!(ask(ADMIN), forbidden, "after logging out");
+    sidecar.finish();
+}
+
+#[test]
 fn the_next_source_is_asked_when_one_knows_nobody_or_fails() {
     let sessions = Sessions::new();
     let sources = vec!["auth_request", "database", "session_file"];

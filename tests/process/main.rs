@@ -14,6 +14,7 @@ mod logs;
 mod pages;
 mod pair;
 mod part;
+mod queue;
 mod settings;
 mod soak;
 mod start;

@@ -24,7 +24,8 @@ use crate::protocol::{
 };
 use crate::redis::Connection;
 use crate::redis::settings::InvalidUrl;
-use crate::store::Pool;
+use crate::store::identity::User;
+use crate::store::{Error, Pool};
 use crate::telemetry::Throttle;
 
 /// A question holds a cookie or a token, each of which is short.
@@ -68,6 +69,25 @@ pub(in crate::executor) enum Failed {
     Redis(#[from] crate::redis::Unavailable),
     #[error("auth_request: {0}")]
     Request(&'static str),
+}
+
+impl Executor {
+    /// What a user of the CMS's manager may do now; `None`: there is no such user, the user is blocked, or may not use
+    /// the manager.
+    ///
+    /// # Errors
+    /// When the database does not say.
+    pub async fn manager_permissions(&self, policy: &ManagerPolicy, user: u64) -> Result<Option<Vec<String>>, Error> {
+        let user = standing(&self.pool, policy, user, self.clock().now_ms() / 1000).await?;
+        Ok(user.map(|user| user.permissions))
+    }
+}
+
+/// The user as the database has it now, if the user may use the manager.
+async fn standing(pool: &Pool, policy: &ManagerPolicy, user: u64, now_s: u64) -> Result<Option<User>, Error> {
+    let access = &policy.access_permission;
+    let user = pool.user(user, now_s).await?;
+    Ok(user.filter(|user| access.is_empty() || user.permissions.contains(access)))
 }
 
 /// Answers `POST …/@manager`.
@@ -178,14 +198,13 @@ impl Asked<'_> {
 
     /// The user as the database has it now.
     async fn admitted(&self, login: php::Login) -> Result<Option<ManagerUser>, ()> {
-        let found = self.pool.user(login.user, self.now_s).await;
+        let found = standing(self.pool, self.policy, login.user, self.now_s).await;
         let user = found.map_err(|error| {
             if self.desk.lines.admit() {
                 tracing::warn!(%error, "executor: a manager's user could not be read");
             }
         })?;
-        let access = &self.policy.access_permission;
-        Ok(user.filter(|user| access.is_empty() || user.permissions.contains(access)).map(|user| ManagerUser {
+        Ok(user.map(|user| ManagerUser {
             id: user.id,
             role: user.role,
             permissions: user.permissions,

@@ -229,6 +229,12 @@ CREATE TABLE {p}role_permissions (
   created_at TEXT NULL,
   updated_at TEXT NULL
 );
+CREATE TABLE {p}active_user_sessions (
+  sid TEXT PRIMARY KEY,
+  internalKey INTEGER NOT NULL DEFAULT 0,
+  lasthit INTEGER NOT NULL DEFAULT 0,
+  ip TEXT NOT NULL DEFAULT ''
+);
 CREATE TABLE {p}s_workers (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   uuid TEXT NULL UNIQUE,

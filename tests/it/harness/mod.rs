@@ -1,6 +1,7 @@
 //! Starts the real binary before mock upstreams, speaks to it in raw bytes, and checks the invariant at the end.
 //!
-//! Every test ends with [`Sidecar::finish`]: requests that the upstream saw = audit lines that allow = the metric;
+//! Every test ends with [`Sidecar::finish`]: requests that the upstream saw = audit lines of requests that allow = the
+//! metric; runs of tasks = their audit lines = their metric;
 //! the canary at the CMS origin was never reached on a reserved shape; no planted secret stands in any log.
 //! Everything waits for a condition with a deadline. Processes are ended by their own handle.
 

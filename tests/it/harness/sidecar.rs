@@ -305,20 +305,25 @@ impl Sidecar {
             .expect("the binary runs")
     }
 
-    /// All audit records written so far.
+    /// All audit records written so far, those of workers beside the sidecar included.
     pub fn audit(&self) -> Vec<Value> {
+        self.audit_files().into_iter().flat_map(|(_, records)| records).collect()
+    }
+
+    /// The audit files' names and records.
+    fn audit_files(&self) -> Vec<(String, Vec<Value>)> {
         let Ok(entries) = std::fs::read_dir(self.data().join("audit")) else { return Vec::new() };
         let mut files: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
         files.sort();
-        let mut records = Vec::new();
-        for file in files {
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let records = |file: &Path| {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-            records.extend(whole.lines().map(|line| {
-                serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("audit line {line:?}: {error}"))
-            }));
-        }
-        records
+            let parse =
+                |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("audit line {line:?}: {error}"));
+            whole.lines().map(parse).collect()
+        };
+        let name = |file: &Path| file.file_name().expect("a file of a directory").to_string_lossy().into_owned();
+        files.iter().map(|file| (name(file), records(file))).collect()
     }
 
     /// Permitted calls that, as the test arranged, never arrived at the upstream (it was down).
@@ -331,7 +336,8 @@ impl Sidecar {
         self.check_invariant();
     }
 
-    /// Requests seen = audit lines that allow = metric; the canary is clean; no planted secret came out.
+    /// Requests seen = audit lines of requests that allow = metric; runs of tasks by this process = their audit lines,
+    /// and no run has two; the canary is clean; no planted secret came out.
     pub fn check_invariant(&self) {
         let mut last = (0, 0, 0, 0);
         let deadline = std::time::Instant::now() + SETTLE_DEADLINE;
@@ -340,7 +346,7 @@ impl Sidecar {
             let allowed = |raw_only: bool| {
                 audit
                     .iter()
-                    .filter(|record| record["decision"] == "allow")
+                    .filter(|record| record["decision"] == "allow" && record["run"].is_null())
                     .filter(|record| !raw_only || record["server_handle"] == RAW)
                     .count()
             };
@@ -358,6 +364,7 @@ impl Sidecar {
             );
             std::thread::park_timeout(Duration::from_millis(20));
         }
+        self.check_runs(deadline);
         for seen in self.canary.seen() {
             // A token in an address may spell anything: none of its parts is shorter than this.
             let words = seen.line.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && !"%_-".contains(c));
@@ -367,6 +374,27 @@ impl Sidecar {
             assert!(!reserved, "the canary was reached: {}", seen.line);
         }
         self.check_secrets();
+    }
+
+    fn check_runs(&self, deadline: std::time::Instant) {
+        loop {
+            let files = self.audit_files();
+            let runs = |own: bool| {
+                let files = files.iter().filter(move |(name, _)| !own || !name.starts_with("emcp-worker-"));
+                files.flat_map(|(_, records)| records).filter(|record| !record["run"].is_null())
+            };
+            let mut seen: Vec<String> = runs(false).map(|run| format!("{}/{}", run["task_id"], run["run"])).collect();
+            let lines = seen.len();
+            seen.sort();
+            seen.dedup();
+            assert_eq!(seen.len(), lines, "a run of a task has two audit lines: {files:?}");
+            let counted = total(&self.metrics(), |series| series.starts_with("mcp_sidecar_queue_runs_total{"));
+            if runs(true).count() == counted {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{counted} runs were counted; {files:?}\n{}", self.output());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
     }
 
     /// No planted secret, key or token stands in output, audit or metrics.
@@ -400,12 +428,16 @@ pub fn call_params(tool: &str) -> Value {
 
 /// The sum of `mcp_sidecar_requests_total` over its permitting series.
 fn allows(metrics: &str, raw_only: bool) -> usize {
-    metrics
-        .lines()
-        .filter(|line| line.starts_with("mcp_sidecar_requests_total{") && line.contains("decision=\"allow\""))
-        .filter(|line| !raw_only || line.contains("server=\"raw\""))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum::<f64>() as usize
+    total(metrics, |series| {
+        let allows = series.starts_with("mcp_sidecar_requests_total{") && series.contains("decision=\"allow\"");
+        allows && (!raw_only || series.contains("server=\"raw\""))
+    })
+}
+
+/// The sum over some series.
+fn total(metrics: &str, of: impl Fn(&str) -> bool) -> usize {
+    let lines = metrics.lines().filter(|line| of(line));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as usize
 }
 
 fn authority(url: &str) -> SocketAddr {

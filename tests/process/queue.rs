@@ -1,0 +1,108 @@
+//! Calls that run later, in a process apart from the proxy: its own audit log, and what happens when it cannot be
+//! written.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Response, Token, eventually};
+use crate::part::{Files, Part, SOON, get, records, rpc};
+
+const KEY: &str = "a-key-of-the-queue-0123456789abcdef";
+
+/// The shipped files with a queue that the executor works on.
+fn with_queue() -> Files {
+    let files = Files::shipped();
+    files.demo_site();
+    let queue = "[queue_worker]\nurl = \"sqlite://queue.sqlite\"\nkey_env = \"QUEUE_KEY\"\ninside = true\n\
+                 audit = { dir = \"runs\", durability = \"written\" }\n\n[database]";
+    files.edit("executor.toml", "[database]", queue);
+    files.edit("policy.toml", "\n[end]", "\n[queue]\ndriver = \"own\"\n\n[end]");
+    files.edit("policy.toml", "per_minute = 30 }", "per_minute = 100000 }");
+    files
+}
+
+fn executor(files: &Files) -> Part {
+    let mut command = files.service("executor");
+    command.env("QUEUE_KEY", KEY);
+    Part::ready(command)
+}
+
+fn dispatch(proxy: SocketAddr, key: &str) -> Response {
+    let params = json!({"name": "evo.content.search", "arguments": {"limit": 3}});
+    let mut request = rpc("content", &Token::of("alice").sign(), "tools/call", &params);
+    request.target.push_str("/dispatch");
+    Client::connect(proxy).round_trip(&request.header("Idempotency-Key", key).header("Connection", "close"))
+}
+
+fn completed(proxy: SocketAddr, key: &str) -> Value {
+    eventually("the task has ended", SOON, || {
+        let answer = dispatch(proxy, key);
+        assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
+        (answer.status == 200).then(|| answer.json())
+    })
+}
+
+#[test]
+fn an_executor_that_works_on_tasks_has_an_audit_log_of_its_own() {
+    let files = with_queue();
+    let mut executor = executor(&files);
+    let proxy = Part::ready(files.service("proxy"));
+    let (mcp, admin) = (proxy.address("listening"), executor.address("admin listening"));
+    let first = dispatch(mcp, "a");
+    assert_eq!(first.status, 202, "{}", first.text());
+    assert_eq!(completed(mcp, "a")["status"], "completed");
+    let runs = |count: usize| {
+        let runs = records(&files.path("runs"));
+        (runs.len() == count).then_some(runs)
+    };
+    let line = eventually("the run's line is written", SOON, || runs(1)).remove(0);
+    for (field, expected) in [
+        ("task_id", first.json()["task_id"].clone()),
+        ("trace_id", first.json()["trace_id"].clone()),
+        ("run", json!(1)),
+        ("decision", json!("allow")),
+        ("outcome", json!("finished")),
+        ("rate_limit_identity", json!("api:alice")),
+    ] {
+        assert_eq!(line[field], expected, "{field}: {line}");
+    }
+    assert!(files.audit().iter().all(|line| line["run"].is_null()), "the proxy's log holds requests alone");
+    let counted = get(admin, "/metrics").text();
+    assert!(counted.contains("mcp_sidecar_queue_runs_total{outcome=\"finished\"} 1"), "{counted}");
+
+    // Its log cannot be opened any more: calls are taken, and nothing is run unseen.
+    let (log, away) = (files.path("runs"), files.path("runs.away"));
+    fs::rename(&log, &away).expect("is renamed");
+    fs::write(&log, "no directory").expect("is written");
+    executor.signal(Signal::USR1);
+    let unready = eventually("it is not ready", SOON, || {
+        let answer = get(admin, "/readyz");
+        (answer.status == 503).then(|| answer.json())
+    });
+    assert_eq!(unready["reasons"], json!(["audit: audit_unwritable"]));
+    assert_eq!(dispatch(mcp, "b").status, 202);
+    assert_eq!(dispatch(mcp, "b").status, 202);
+    let counted = get(admin, "/metrics").text();
+    assert!(counted.contains("mcp_sidecar_queue_runs_total{outcome=\"finished\"} 1"), "{counted}");
+
+    fs::remove_file(&log).expect("is there");
+    fs::rename(&away, &log).expect("is renamed");
+    assert_eq!(completed(mcp, "b")["status"], "completed");
+    eventually("both runs have their line", SOON, || runs(2));
+    executor.signal(Signal::TERM);
+    assert!(executor.exited_within(SOON).success());
+}
+
+#[test]
+fn a_worker_without_a_log_does_not_start() {
+    let files = with_queue();
+    fs::write(files.path("runs"), "no directory").expect("is written");
+    let mut command = files.service("executor");
+    command.env("QUEUE_KEY", KEY);
+    let mut executor = Part::spawn(command);
+    assert!(!executor.exited_within(SOON).success());
+    eventually("it says why", SOON, || executor.output().contains("cannot write the audit log in").then_some(()));
+}
