@@ -311,8 +311,10 @@ impl Gateway {
                 ctx.shown = Some(mcp_target(target.unwrap_or_default(), None));
                 self.refuse(exchange, policy, Reason::RouteNotFound).await;
             }
-            Route::Cms if self.cms.is_some() && exchange.begins_plainly() => return Answered::ByCms,
-            Route::Cms if self.cms.is_some() => self.refuse(exchange, policy, Reason::BadRequest).await,
+            Route::Cms if headers::check_for_cms(exchange.request()).is_err() || !exchange.begins_plainly() => {
+                self.refuse(exchange, policy, Reason::BadRequest).await;
+            }
+            Route::Cms if self.cms.is_some() => return Answered::ByCms,
             Route::Cms => {
                 let path = target.unwrap_or_default();
                 let path = path.split_once('?').map_or(path, |(path, _)| path);

@@ -164,3 +164,70 @@ fn a_request_that_is_sent_during_a_stream_is_answered_behind_it() {
     assert_eq!(client.response(false).json()["id"], 1);
     sidecar.finish();
 }
+
+#[test]
+fn requests_behind_one_for_the_site_are_answered_in_their_order() {
+    let sidecar = Sidecar::start().go();
+    let ours = call(&sidecar, "1.1", "");
+    let page = "GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let upload = "POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+    let chunked = "POST /chunks HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   5;x=y\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n";
+    for site in [page, upload, chunked] {
+        let all = format!("{site}{ours}{site}{site}{ours}");
+        for cut in [all.len(), site.len(), site.len() + 3, site.len() - 1] {
+            let mut client = Client::connect(sidecar.mcp);
+            client.send(&all.as_bytes()[..cut]);
+            client.send(&all.as_bytes()[cut..]);
+            for (at, body) in ["canary", "", "canary", "canary", ""].into_iter().enumerate() {
+                let answer = client.response(false);
+                assert_eq!(
+                    (answer.status, answer.header("connection")),
+                    (200, Some("keep-alive")),
+                    "{at} {site} {cut}"
+                );
+                assert!(body.is_empty() || answer.text() == body, "{at} {site} {cut}");
+            }
+        }
+    }
+    assert_eq!((sidecar.upstream.count(), sidecar.canary.count()), (24, 36));
+    sidecar.finish();
+}
+
+#[test]
+fn what_is_sent_behind_a_last_request_does_not_cost_its_answer() {
+    let sidecar = Sidecar::start().go();
+    let last = call(&sidecar, "1.1", "Connection: close\r\n");
+    for _ in 0..20 {
+        let mut client = Client::connect(sidecar.mcp);
+        client.send(last.as_bytes());
+        client.send(&[b'x'; 200_000]);
+        let answer = client.response(false);
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+        assert!(client.try_head().is_none(), "the connection is closed");
+    }
+    sidecar.finish();
+}
+
+#[test]
+fn a_request_that_names_two_hosts_is_refused_in_words_and_counted() {
+    let sidecar = Sidecar::start().go();
+    let refusals = "mcp_sidecar_refusals_total{code=\"bad_request\"}";
+    for (target, host) in [
+        ("http://elsewhere/page", "localhost"),
+        ("http://user@localhost/page", "user@localhost"),
+        ("http://localhost\\@elsewhere/page", "localhost"),
+        ("/page", "user@localhost"),
+    ] {
+        let before = sidecar.metric(refusals);
+        let mut client = Client::connect(sidecar.mcp);
+        client.send(&Request::new("GET", target).header("Host", host).bytes());
+        let answer = client.response(false);
+        assert_eq!((answer.status, answer.code().as_deref()), (400, Some("bad_request")), "{target} {host}");
+        assert!(sidecar.metric(refusals) > before, "{target} {host}");
+    }
+    let mut client = Client::connect(sidecar.mcp);
+    let same = Request::new("GET", "http://localhost/page").header("Host", "localhost");
+    assert_eq!(client.round_trip(&same).text(), "canary");
+    sidecar.finish();
+}
