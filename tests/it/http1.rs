@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Client, Request, Sidecar, Token, call_params};
+use crate::harness::{Client, Request, Sidecar, Token, call_params, eventually};
 
 /// A call that passes, as bytes, with these header lines more.
 fn call(sidecar: &Sidecar, version: &str, lines: &str) -> String {
@@ -113,8 +113,8 @@ fn head_is_answered_without_a_body() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_in_words_and_counted() {
-    let sidecar = Sidecar::start().go();
+fn what_is_no_request_is_refused_in_words_counted_and_logged() {
+    let sidecar = Sidecar::start().set("listen.access_log.format=\"combined\"").go();
     for (bytes, status, code) in [
         ("GET  /page HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400, "bad_request"),
         ("GET /page HTTP/1.1\nHost: localhost\n\n".to_owned(), 400, "bad_request"),
@@ -130,6 +130,10 @@ fn what_is_no_request_is_refused_in_words_and_counted() {
         assert!(client.try_head().is_none(), "the connection is closed");
         assert!(sidecar.metric(&format!("mcp_sidecar_refusals_total{{code=\"{code}\"}}")) > before);
     }
+    eventually("each has its line", Duration::from_secs(20), || {
+        let lines = ["\"- - -\" 400 ", "\"- - -\" 431 "].map(|line| sidecar.output().matches(line).count());
+        (lines == [3, 2]).then_some(())
+    });
     sidecar.finish();
 }
 
@@ -210,8 +214,8 @@ fn what_is_sent_behind_a_last_request_does_not_cost_its_answer() {
 }
 
 #[test]
-fn a_request_that_names_two_hosts_is_refused_in_words_and_counted() {
-    let sidecar = Sidecar::start().go();
+fn a_request_that_names_two_hosts_is_refused_in_words_counted_and_logged() {
+    let sidecar = Sidecar::start().set("listen.access_log.format=\"combined\"").go();
     let refusals = "mcp_sidecar_refusals_total{code=\"bad_request\"}";
     for (target, host) in [
         ("http://elsewhere/page", "localhost"),
@@ -226,6 +230,9 @@ fn a_request_that_names_two_hosts_is_refused_in_words_and_counted() {
         assert_eq!((answer.status, answer.code().as_deref()), (400, Some("bad_request")), "{target} {host}");
         assert!(sidecar.metric(refusals) > before, "{target} {host}");
     }
+    eventually("each has its line", Duration::from_secs(20), || {
+        (sidecar.output().matches(" HTTP/1.1\" 400 ").count() == 4).then_some(())
+    });
     let mut client = Client::connect(sidecar.mcp);
     let same = Request::new("GET", "http://localhost/page").header("Host", "localhost");
     assert_eq!(client.round_trip(&same).text(), "canary");
