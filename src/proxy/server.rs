@@ -210,6 +210,6 @@ mod tests {
     fn an_idle_connection_costs_little() {
         // Its task is as large as the largest thing that a request may come to in it.
         let bytes = size(converse);
-        assert!(bytes <= 12 * 1024, "{bytes} bytes for each connection");
+        assert!(bytes <= 8 * 1024, "{bytes} bytes for each connection");
     }
 }
