@@ -1,7 +1,8 @@
 //! Watches the framing of a chunked request body on the wire, beside the reader that takes it apart.
 //!
 //! Pingora's reader takes a missing size for zero and a bare LF inside a chunk's extension for text; what stands
-//! before us may take them for something else, and then disagree about where the request ends.
+//! before us may take them for something else, and then disagree about where the request ends. That end is found here
+//! too, since it must read no further.
 
 /// Digits of a chunk's size; more could overflow somebody's number.
 const MAX_DIGITS: usize = 15;
@@ -20,8 +21,13 @@ enum At {
     /// Behind the data: its CR, then its LF.
     DataEnd,
     DataEndLf,
-    /// What follows the last chunk is the reader's: it refuses bare line feeds there.
+    /// At the beginning of a line behind the last chunk, in such a line, behind its CR.
     Trailer,
+    Field,
+    FieldEnd,
+    /// Behind the CR of the blank line.
+    End,
+    Ended,
     Broken,
 }
 
@@ -34,10 +40,12 @@ pub struct ChunkLines {
 }
 
 impl ChunkLines {
-    /// Takes the next bytes; `false` from the first line on that two readers could read differently.
-    pub fn accept(&mut self, mut bytes: &[u8]) -> bool {
+    /// Takes the next bytes: how many of them are the body's. `None` from the first line on that two readers could
+    /// read differently.
+    pub fn accept(&mut self, mut bytes: &[u8]) -> Option<usize> {
+        let count = bytes.len();
         while let Some((&byte, rest)) = bytes.split_first() {
-            if matches!(self.at, At::Trailer | At::Broken) {
+            if matches!(self.at, At::Ended | At::Broken) {
                 break;
             }
             if self.at == At::Data {
@@ -52,7 +60,13 @@ impl ChunkLines {
             self.at = self.step(byte);
             bytes = rest;
         }
-        self.at != At::Broken
+        (self.at != At::Broken).then(|| count - bytes.len())
+    }
+
+    /// Whether the body's last byte has been taken.
+    #[must_use]
+    pub const fn ended(&self) -> bool {
+        matches!(self.at, At::Ended)
     }
 
     fn step(&mut self, byte: u8) -> At {
@@ -69,6 +83,11 @@ impl ChunkLines {
             (At::Extension, b'\t' | b' '..=b'~' | 0x80..) => At::Extension,
             (At::SizeEnd, b'\n') if self.size == 0 => At::Trailer,
             (At::SizeEnd, b'\n') => At::Data,
+            (At::Trailer, b'\r') => At::End,
+            (At::Field, b'\r') => At::FieldEnd,
+            (At::Trailer | At::Field, b'\t' | b' '..=b'~' | 0x80..) => At::Field,
+            (At::FieldEnd, b'\n') => At::Trailer,
+            (At::End, b'\n') => At::Ended,
             (At::DataEnd, b'\r') => At::DataEndLf,
             (At::DataEndLf, b'\n') => {
                 self.digits = 0;
@@ -85,32 +104,42 @@ mod tests {
 
     #[test]
     fn only_plain_chunk_lines_are_accepted_however_they_are_cut() {
-        let cases: [(&[u8], bool); 16] = [
-            (b"5\r\nhello\r\n0\r\n\r\n", true),
-            (b"05;a=b;c=\"d\"\r\nhello\r\nA \t;x\r\n, all worl\r\n000\r\nX: y\r\n\r\n", true),
-            (b"1\r\n\n\r\n2\r\n\r\n\r\n0\r\n\r\n", true),
-            (b"0\r\n\r\nanything\nat all", true),
-            (b"\r\nhello\r\n0\r\n\r\n", false),
-            (b";a\r\n\r\n", false),
-            (b"5\nhello\r\n0\r\n\r\n", false),
-            (b"5;a=\nb\r\nhello\r\n0\r\n\r\n", false),
-            (b"5;a=\rb\r\nhello\r\n0\r\n\r\n", false),
-            (b"5;\0\r\nhello\r\n0\r\n\r\n", false),
-            (b"5\r\nhello\n0\r\n\r\n", false),
-            (b"5\r\nhello!\r\n0\r\n\r\n", false),
-            (b" 5\r\nhello\r\n0\r\n\r\n", false),
-            (b"+5\r\nhello\r\n0\r\n\r\n", false),
-            (b"0x5\r\nhello\r\n0\r\n\r\n", false),
-            (b"0000000000000005\r\nhello\r\n0\r\n\r\n", false),
+        let cases: [(&[u8], Option<usize>); 20] = [
+            (b"5\r\nhello\r\n0\r\n\r\n", Some(15)),
+            (b"05;a=b;c=\"d\"\r\nhello\r\nA \t;x\r\n, all worl\r\n000\r\nX: y\r\nZ:\r\n\r\n", Some(57)),
+            (b"1\r\n\n\r\n2\r\n\r\n\r\n0\r\n\r\n", Some(18)),
+            (b"0\r\n\r\nanything\nat all", Some(5)),
+            (b"0\r\nX: y\r\n\r\n\r\n", Some(11)),
+            (b"\r\nhello\r\n0\r\n\r\n", None),
+            (b";a\r\n\r\n", None),
+            (b"5\nhello\r\n0\r\n\r\n", None),
+            (b"5;a=\nb\r\nhello\r\n0\r\n\r\n", None),
+            (b"5;a=\rb\r\nhello\r\n0\r\n\r\n", None),
+            (b"5;\0\r\nhello\r\n0\r\n\r\n", None),
+            (b"5\r\nhello\n0\r\n\r\n", None),
+            (b"5\r\nhello!\r\n0\r\n\r\n", None),
+            (b" 5\r\nhello\r\n0\r\n\r\n", None),
+            (b"+5\r\nhello\r\n0\r\n\r\n", None),
+            (b"0x5\r\nhello\r\n0\r\n\r\n", None),
+            (b"0000000000000005\r\nhello\r\n0\r\n\r\n", None),
+            (b"0\r\nX: y\n\r\n", None),
+            (b"0\r\nX: y\rz\r\n\r\n", None),
+            (b"0\r\n\n", None),
         ];
         for (bytes, accepted) in cases {
             for cut in 0..bytes.len() {
                 let mut lines = ChunkLines::default();
-                let all = lines.accept(&bytes[..cut]) & lines.accept(&bytes[cut..]);
-                assert_eq!(all, accepted, "{} cut at {cut}", bytes.escape_ascii());
+                let both = lines.accept(&bytes[..cut]).and_then(|one| Some(one + lines.accept(&bytes[cut..])?));
+                assert_eq!(
+                    (both, lines.ended()),
+                    (accepted, accepted.is_some()),
+                    "{} cut at {cut}",
+                    bytes.escape_ascii()
+                );
             }
             let mut lines = ChunkLines::default();
-            assert_eq!(bytes.chunks(1).fold(true, |all, byte| all & lines.accept(byte)), accepted);
+            let all = bytes.chunks(1).try_fold(0, |sum, byte| Some(sum + lines.accept(byte)?));
+            assert_eq!(all, accepted, "{}", bytes.escape_ascii());
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Every request's header is read here, before anybody is asked: in total within `timeouts.header`, whatever pieces it
 //! comes in, and with CRLF at every line's end, since other parsers read bare line feeds differently. A connection
-//! whose next request is for the CMS is lent to Pingora with that header still to be read ([`Connection::lend`]); the
-//! lines of chunked bodies are watched on the way. Writes that make no progress are ended: Pingora bounds those of
+//! whose next request is for the CMS is lent to Pingora with that header still to be read, up to that request's end
+//! ([`Loan`]). Writes that make no progress are ended: Pingora bounds those of
 //! bodies, but neither those of headers nor the flush at the end.
 
 use std::future::{Future, poll_fn};
@@ -26,8 +26,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::proxy::chunk_lines::ChunkLines;
+use crate::proxy::framing::Framing;
 use crate::proxy::gate::Place;
+use crate::proxy::loan::Loan;
 use crate::proxy::settings::Timeouts;
 
 /// Read at once: at first, since most requests are small, and while a body fills it.
@@ -60,10 +61,8 @@ pub struct Connection {
     write_stall: Duration,
     /// Runs while a write makes no progress.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// While Pingora has it: the header that it has not read yet.
-    head: Bytes,
-    /// While Pingora has it: the chunks of the body at hand.
-    chunks: Option<ChunkLines>,
+    /// While Pingora has it: what it may read.
+    loan: Loan,
     _place: Place,
 }
 
@@ -95,8 +94,7 @@ impl Connection {
             timer: Box::pin(sleep(timeouts.header)),
             write_stall: timeouts.write_stall + STALL_MARGIN,
             stalled: None,
-            head: Bytes::new(),
-            chunks: None,
+            loan: Loan::new(Bytes::new(), Framing::Done, false),
             _place: place,
         }
     }
@@ -218,9 +216,10 @@ impl Connection {
         .await
     }
 
-    /// Ends the connection. With `unread` bytes still to come they are read and dropped for a while: the kernel would
-    /// reset the connection for them, and the client might never see its answer.
+    /// Ends the connection. With `unread` bytes still to come, or a request that was sent ahead, they are read and
+    /// dropped for a while: the kernel would reset the connection for them, and the client might never see its answer.
     pub async fn close(mut self, unread: bool) {
+        let unread = unread || !self.input.is_empty() || matches!(self.socket.try_read(&mut [0]), Ok(1..));
         if self.socket.shutdown().await.is_err() || !unread {
             return;
         }
@@ -238,18 +237,16 @@ impl Connection {
         let _ = timeout(LINGER, dropping).await;
     }
 
-    /// Makes Pingora read this header first; a `chunked` body's lines are watched.
-    pub fn lend(&mut self, head: Bytes, chunked: bool) {
-        self.head = head;
-        self.chunks = chunked.then(ChunkLines::default);
+    /// Makes Pingora read this request, and no further.
+    pub fn lend(&mut self, loan: Loan) {
+        self.loan = loan;
     }
 
-    /// Takes it back. What Pingora has not read of the header would be read by nobody.
+    /// Takes it back: whether it can be used again. What Pingora has not read of the request would be read by nobody.
     #[must_use]
     pub fn taken_back(&mut self) -> bool {
-        self.chunks = None;
         self.used = true;
-        self.head.is_empty()
+        self.loan.is_over()
     }
 
     /// Fails a write that has made no progress for too long.
@@ -268,21 +265,36 @@ impl Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if !this.head.is_empty() {
-            let head = this.head.split_to(this.head.len().min(buf.remaining()));
+        let head = this.loan.head(buf.remaining());
+        if !head.is_empty() {
             buf.put_slice(&head);
             return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
-        if this.input.is_empty() {
-            ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
-        } else {
-            let count = this.input.len().min(buf.remaining());
-            buf.put_slice(&this.input[..count]);
-            this.input.advance(count);
+        if this.loan.is_whole() {
+            // The next request waits for its turn. Pingora is only told of a client that leaves.
+            while this.input.len() < AHEAD {
+                if !matches!(ready!(this.poll_fill(cx))?, 1..) {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            return Poll::Pending;
         }
-        let plain = this.chunks.as_mut().is_none_or(|chunks| chunks.accept(&buf.filled()[before..]));
-        Poll::Ready(if plain { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) })
+        let before = buf.filled().len();
+        let at_hand = this.input.len().min(buf.remaining());
+        if at_hand > 0 {
+            buf.put_slice(&this.input[..at_hand]);
+        } else {
+            ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+        }
+        let read = &buf.filled()[before..];
+        let Some(own) = this.loan.take(read) else { return Poll::Ready(Err(io::ErrorKind::InvalidData.into())) };
+        if at_hand > 0 {
+            this.input.advance(own);
+        } else {
+            this.input.extend_from_slice(&read[own..]);
+        }
+        buf.set_filled(before + own);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -436,6 +448,47 @@ mod tests {
             assert_eq!(connection.header(|| 1000).await, Err(Unread::Ended));
             assert_eq!(begun.elapsed().as_secs(), waits, "{used} {sent:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_ahead_does_not_cost_the_answer_before_it() {
+        for read in [true, false] {
+            let (mut client, mut connection) = pair(&Timeouts::default()).await;
+            client.write_all(&[b'x'; 50_000]).await.expect("is taken");
+            if read {
+                connection.fill().await.expect("is open");
+            } else {
+                connection.socket.readable().await.expect("is open");
+            }
+            connection.send(b"answer").await.expect("is open");
+            let reading = async move {
+                let mut answer = Vec::new();
+                client.read_to_end(&mut answer).await.map(|_| answer)
+            };
+            let (answer, ()) = tokio::join!(reading, connection.close(false));
+            assert_eq!(answer.expect("no reset"), b"answer");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lent_connection_tells_of_one_request_and_of_its_clients_end() {
+        let (mut client, mut connection) = pair(&Timeouts::default()).await;
+        connection.lend(Loan::new(Bytes::from_static(b"head"), Framing::Length(3), false));
+        client.write_all(b"abcnext").await.expect("is taken");
+        let mut bytes = [0; 64];
+        assert_eq!(connection.read(&mut bytes).await.expect("is open"), 4);
+        let mut body = Vec::new();
+        while body.len() < 3 {
+            let count = connection.read(&mut bytes).await.expect("is open");
+            body.extend_from_slice(&bytes[..count]);
+        }
+        assert_eq!(body, b"abc");
+        let waiting = timeout(Duration::from_millis(50), connection.read(&mut bytes)).await;
+        assert!(waiting.is_err(), "the next request is not Pingora's");
+        assert!(connection.taken_back());
+        assert_eq!(&connection.input[..], b"next");
+        client.shutdown().await.expect("is open");
+        assert_eq!(connection.read(&mut bytes).await.expect("ends"), 0);
     }
 
     #[tokio::test]

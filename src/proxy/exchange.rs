@@ -7,12 +7,13 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, UPGRADE};
 use http::{Method, Version};
 
 use crate::proxy::chunk_lines::ChunkLines;
 use crate::proxy::connection::Connection;
 use crate::proxy::framing::{Framing, Piece};
+use crate::proxy::loan::Loan;
 use crate::proxy::request::Request;
 use crate::proxy::response::Response;
 
@@ -238,14 +239,15 @@ impl Exchange {
     /// Whether what has come of a body that is not to be read here, were it chunked, can be read in one way only.
     #[must_use]
     pub fn begins_plainly(&self) -> bool {
-        !matches!(self.framing, Framing::Chunked(_)) || ChunkLines::default().accept(&self.connection.input)
+        !matches!(self.framing, Framing::Chunked(_)) || ChunkLines::default().accept(&self.connection.input).is_some()
     }
 
     /// Hands a request that was not answered here to Pingora.
     #[must_use]
     pub fn lend(mut self) -> Connection {
-        let chunked = matches!(self.framing, Framing::Chunked(_));
-        self.connection.lend(self.request.head, chunked);
+        // As Pingora has it: an older client cannot ask for another protocol.
+        let upgrades = self.request.version == Version::HTTP_11 && self.request.headers.contains_key(UPGRADE);
+        self.connection.lend(Loan::new(self.request.head, self.framing, upgrades));
         self.connection
     }
 }

@@ -252,9 +252,30 @@ impl Gateway {
         response.number("Content-Length", body.len() as u64);
         let mut bytes = response.into_head(false);
         bytes.extend_from_slice(body.as_ref());
-        if connection.send(&bytes).await.is_ok() {
+        let sent = connection.send(&bytes).await.is_ok();
+        self.log_unread(connection.peer(), reason, if sent { body.len() } else { 0 }, &policy);
+        if sent {
             connection.close(true).await;
         }
+    }
+
+    /// A line in the access log for what has no method and no target.
+    fn log_unread(&self, client: IpAddr, reason: Reason, bytes: usize, policy: &Snapshot) {
+        self.access_log.write(&Entry {
+            at_ms: self.clock.now_ms(),
+            client,
+            method: "-",
+            target: "-",
+            protocol: "-",
+            status: reason.status(),
+            bytes: bytes as u64,
+            referer: None,
+            user_agent: None,
+            host: None,
+            trace_id: "",
+            duration_ms: 0,
+            redactor: &policy.logging.redactor,
+        });
     }
 
     /// Answers a request, unless it is for the CMS.
@@ -311,8 +332,10 @@ impl Gateway {
                 ctx.shown = Some(mcp_target(target.unwrap_or_default(), None));
                 self.refuse(exchange, policy, Reason::RouteNotFound).await;
             }
-            Route::Cms if self.cms.is_some() && exchange.begins_plainly() => return Answered::ByCms,
-            Route::Cms if self.cms.is_some() => self.refuse(exchange, policy, Reason::BadRequest).await,
+            Route::Cms if headers::check_for_cms(exchange.request()).is_err() || !exchange.begins_plainly() => {
+                self.refuse(exchange, policy, Reason::BadRequest).await;
+            }
+            Route::Cms if self.cms.is_some() => return Answered::ByCms,
             Route::Cms => {
                 let path = target.unwrap_or_default();
                 let path = path.split_once('?').map_or(path, |(path, _)| path);

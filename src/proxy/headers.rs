@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Version};
 
 use crate::policy::{LimitsPolicy, Reason, TracePolicy};
+use crate::proxy::request::Request;
 
 const SINGLETONS: [&str; 10] = [
     "authorization",
@@ -104,6 +106,29 @@ pub fn check_host(host: Option<&str>, server_names: &[String]) -> Result<(), Rea
     let port_ok = port.is_empty() || port.strip_prefix(':').is_some_and(|digits| digits.parse::<u16>().is_ok());
     let name = name.strip_suffix('.').unwrap_or(name);
     if port_ok && server_names.iter().any(|known| known == name) { Ok(()) } else { Err(Reason::BadRequest) }
+}
+
+/// Checks what Pingora would refuse of a request for the CMS, where nobody counts or logs it: a method without a path,
+/// a path in bytes that no address may have, a length that is no number of ours, a user in `Host`, an absolute-form
+/// target that names another host.
+///
+/// # Errors
+/// `BadRequest`.
+pub fn check_for_cms(request: &Request) -> Result<(), Reason> {
+    let target = std::str::from_utf8(&request.target).map_err(|_| Reason::BadRequest)?;
+    let host = request.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let (path, one_host) = match target.split_once("://") {
+        Some((_, rest)) if !target.starts_with('/') => {
+            let (named, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            let plain = named.parse::<Authority>().is_ok() && !named.contains(['@', '\\']);
+            (path, plain && host.is_none_or(|host| host == named.as_bytes()))
+        }
+        _ => (target, true),
+    };
+    let plain_path = path.is_empty() || path.parse::<PathAndQuery>().is_ok();
+    let plain_host = host.is_none_or(|host| !host.contains(&b'@'));
+    let plain = request.method != Method::CONNECT && request.length != Some(u64::MAX);
+    if plain && one_host && plain_path && plain_host { Ok(()) } else { Err(Reason::BadRequest) }
 }
 
 /// Whether only the sidecar may write this header, in the spelling with underscores too.
@@ -269,6 +294,32 @@ mod tests {
         }
         for host in [None, Some("b.test"), Some("a.test:x"), Some("a.test:80:80"), Some("")] {
             assert_eq!(check_host(host, &names), Err(Reason::BadRequest), "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_for_the_site_names_one_host() {
+        let cases = [
+            ("GET /page", "Host: a.test", true),
+            ("GET /page?u=http://b.test/", "Host: a.test", true),
+            ("GET /page", "Host: u@a.test", false),
+            ("GET http://a.test:80/page", "Host: a.test:80", true),
+            ("GET HTTP://a.test?x", "Host: a.test", true),
+            ("GET http://a.test/page", "X: y", true),
+            ("GET http://a.test/page", "Host: A.test", false),
+            ("GET http://b.test/page", "Host: a.test", false),
+            ("GET http://u@a.test/page", "X: y", false),
+            ("GET http://a.test\\b.test/page", "Host: a.test", false),
+            ("GET http://[a/page", "X: y", false),
+            ("CONNECT /page", "Host: a.test", false),
+            ("GET /p\u{e9}ge{}|?\u{e9}{}|", "Host: a.test", true),
+            ("GET /a<b", "Host: a.test", false),
+            ("GET http://a.test?<", "Host: a.test", false),
+            ("POST /page", "Content-Length: 0000000000000001", false),
+        ];
+        for (line, field, one) in cases {
+            let request = Request::parse(format!("{line} HTTP/1.1\r\n{field}\r\n\r\n").into()).expect("is a request");
+            assert_eq!(check_for_cms(&request).is_ok(), one, "{line} {field}");
         }
     }
 

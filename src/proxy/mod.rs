@@ -27,6 +27,7 @@ mod gateway;
 mod headers;
 mod issue;
 mod ledger;
+mod loan;
 mod manager;
 mod media;
 pub mod path;

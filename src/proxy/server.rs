@@ -196,3 +196,20 @@ async fn by_cms(service: &Service, exchange: Exchange, closing: &watch::Receiver
     let mut connection = *stream.into_any().downcast::<Connection>().ok()?;
     connection.taken_back().then_some(connection)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the future that such a function returns.
+    fn size<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_costs_little() {
+        // Its task is as large as the largest thing that a request may come to in it.
+        let bytes = size(converse);
+        assert!(bytes <= 8 * 1024, "{bytes} bytes for each connection");
+    }
+}

@@ -2,8 +2,10 @@
 //!
 //! A call is never sent twice: once a byte was written, a failure is the answer.
 
+use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -242,6 +244,21 @@ impl Wire {
         Ok(count > 0)
     }
 
+    /// The same for a wait that may be long: whoever waits holds no buffer.
+    async fn read_idle(&mut self) -> Result<bool, Failure> {
+        let reading = poll_fn(|cx| {
+            self.buffer.reserve(self.step);
+            let polled = pin!(self.channel.read_buf(&mut self.buffer)).poll(cx);
+            if polled.is_pending() && self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            polled
+        });
+        let count = reading.await.map_err(|_| Failure::Closed)?;
+        self.step = if count >= self.step { READ_LARGE } else { READ };
+        Ok(count > 0)
+    }
+
     async fn head(&mut self) -> Result<Head, Failure> {
         let mut informational = 0;
         loop {
@@ -276,18 +293,24 @@ impl Answer {
         &self.head
     }
 
-    /// The next piece of the body; `None` at its end. Nothing is lost when the future is dropped.
+    /// The next piece of a stream; `None` at its end. Nothing is lost when the future is dropped.
     ///
     /// # Errors
     /// When the upstream closed early or broke its framing.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.piece(true).await
+    }
+
+    /// The next piece of the body, which may be long in coming where it `idles`.
+    async fn piece(&mut self, idles: bool) -> Result<Option<Bytes>, Failure> {
         loop {
             match self.head.framing.take(&mut self.wire.buffer)? {
                 Piece::Data(data) => return Ok(Some(data)),
                 Piece::End => return Ok(None),
                 Piece::More => {}
             }
-            if !self.wire.read().await? {
+            let more = if idles { self.wire.read_idle().await? } else { self.wire.read().await? };
+            if !more {
                 self.reusable = false;
                 return if self.head.framing.ends_with_connection() { Ok(None) } else { Err(Failure::Closed) };
             }
@@ -318,7 +341,7 @@ impl Answer {
             Framing::Length(length) => Vec::with_capacity(usize::try_from(length).unwrap_or(RESERVE).min(RESERVE)),
             _ => Vec::new(),
         };
-        while let Some(piece) = self.next().await? {
+        while let Some(piece) = self.piece(false).await? {
             if whole.len() + piece.len() > cap {
                 return Err(Failure::TooLarge.into());
             }
@@ -337,5 +360,24 @@ impl Answer {
         if self.reusable && self.head.framing == Framing::Done && self.wire.buffer.is_empty() {
             pool::give_back(self.pool, self.wire.channel);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_stream_holds_no_buffer() {
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        let mut wire = Wire { channel: Channel::Unix(ours), buffer: BytesMut::with_capacity(READ), step: READ_LARGE };
+        assert!(timeout(Duration::from_millis(20), wire.read_idle()).await.is_err());
+        assert_eq!(wire.buffer.capacity(), 0);
+        theirs.write_all(b"data").await.expect("is open");
+        assert_eq!(wire.read_idle().await, Ok(true));
+        assert_eq!((&wire.buffer[..], wire.step), (&b"data"[..], READ));
+        // What is not used yet is kept.
+        assert!(timeout(Duration::from_millis(20), wire.read_idle()).await.is_err());
+        assert_eq!(&wire.buffer[..], b"data");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Client, Request, Sidecar, Token, call_params};
+use crate::harness::{Client, Request, Sidecar, Token, call_params, eventually};
 
 /// A call that passes, as bytes, with these header lines more.
 fn call(sidecar: &Sidecar, version: &str, lines: &str) -> String {
@@ -113,8 +113,8 @@ fn head_is_answered_without_a_body() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_in_words_and_counted() {
-    let sidecar = Sidecar::start().go();
+fn what_is_no_request_is_refused_in_words_counted_and_logged() {
+    let sidecar = Sidecar::start().set("listen.access_log.format=\"combined\"").go();
     for (bytes, status, code) in [
         ("GET  /page HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400, "bad_request"),
         ("GET /page HTTP/1.1\nHost: localhost\n\n".to_owned(), 400, "bad_request"),
@@ -130,6 +130,10 @@ fn what_is_no_request_is_refused_in_words_and_counted() {
         assert!(client.try_head().is_none(), "the connection is closed");
         assert!(sidecar.metric(&format!("mcp_sidecar_refusals_total{{code=\"{code}\"}}")) > before);
     }
+    eventually("each has its line", Duration::from_secs(20), || {
+        let lines = ["\"- - -\" 400 ", "\"- - -\" 431 "].map(|line| sidecar.output().matches(line).count());
+        (lines == [3, 2]).then_some(())
+    });
     sidecar.finish();
 }
 
@@ -162,5 +166,75 @@ fn a_request_that_is_sent_during_a_stream_is_answered_behind_it() {
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
     while client.part(Duration::from_secs(10)).is_some() {}
     assert_eq!(client.response(false).json()["id"], 1);
+    sidecar.finish();
+}
+
+#[test]
+fn requests_behind_one_for_the_site_are_answered_in_their_order() {
+    let sidecar = Sidecar::start().go();
+    let ours = call(&sidecar, "1.1", "");
+    let page = "GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let upload = "POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+    let chunked = "POST /chunks HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   5;x=y\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n";
+    for site in [page, upload, chunked] {
+        let all = format!("{site}{ours}{site}{site}{ours}");
+        for cut in [all.len(), site.len(), site.len() + 3, site.len() - 1] {
+            let mut client = Client::connect(sidecar.mcp);
+            client.send(&all.as_bytes()[..cut]);
+            client.send(&all.as_bytes()[cut..]);
+            for (at, body) in ["canary", "", "canary", "canary", ""].into_iter().enumerate() {
+                let answer = client.response(false);
+                assert_eq!(
+                    (answer.status, answer.header("connection")),
+                    (200, Some("keep-alive")),
+                    "{at} {site} {cut}"
+                );
+                assert!(body.is_empty() || answer.text() == body, "{at} {site} {cut}");
+            }
+        }
+    }
+    assert_eq!((sidecar.upstream.count(), sidecar.canary.count()), (24, 36));
+    sidecar.finish();
+}
+
+#[test]
+fn what_is_sent_behind_a_last_request_does_not_cost_its_answer() {
+    let sidecar = Sidecar::start().go();
+    let last = call(&sidecar, "1.1", "Connection: close\r\n");
+    for _ in 0..20 {
+        let mut client = Client::connect(sidecar.mcp);
+        client.send(last.as_bytes());
+        client.send(&[b'x'; 200_000]);
+        let answer = client.response(false);
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+        assert!(client.try_head().is_none(), "the connection is closed");
+    }
+    sidecar.finish();
+}
+
+#[test]
+fn a_request_that_names_two_hosts_is_refused_in_words_counted_and_logged() {
+    let sidecar = Sidecar::start().set("listen.access_log.format=\"combined\"").go();
+    let refusals = "mcp_sidecar_refusals_total{code=\"bad_request\"}";
+    for (target, host) in [
+        ("http://elsewhere/page", "localhost"),
+        ("http://user@localhost/page", "user@localhost"),
+        ("http://localhost\\@elsewhere/page", "localhost"),
+        ("/page", "user@localhost"),
+    ] {
+        let before = sidecar.metric(refusals);
+        let mut client = Client::connect(sidecar.mcp);
+        client.send(&Request::new("GET", target).header("Host", host).bytes());
+        let answer = client.response(false);
+        assert_eq!((answer.status, answer.code().as_deref()), (400, Some("bad_request")), "{target} {host}");
+        assert!(sidecar.metric(refusals) > before, "{target} {host}");
+    }
+    eventually("each has its line", Duration::from_secs(20), || {
+        (sidecar.output().matches(" HTTP/1.1\" 400 ").count() == 4).then_some(())
+    });
+    let mut client = Client::connect(sidecar.mcp);
+    let same = Request::new("GET", "http://localhost/page").header("Host", "localhost");
+    assert_eq!(client.round_trip(&same).text(), "canary");
     sidecar.finish();
 }
