@@ -64,7 +64,7 @@ enum Command {
     Inspector(inspector::Args),
     /// Turn the PHP settings of eMCP into a policy.toml
     Import(import::Args),
-    /// Make the beginnings of a server or a tool
+    /// Make the beginnings of a server, a tool, a resource or a prompt
     Make(make::Args),
 }
 
