@@ -517,6 +517,34 @@ fn nobody_to_register_with_is_a_warning_and_no_queue_to_ask_an_error() {
 }
 
 #[test]
+fn our_row_in_stasks_register_is_made_once() {
+    let files = site();
+    let file = files.path("emcp.sqlite");
+    let sync = |prefix: &str| {
+        let mut command = program();
+        command.arg("sync-workers").arg("--config").arg(files.path("executor.toml"));
+        command.arg("--policy").arg(files.path("policy.toml"));
+        let url = format!("queue_worker.url=sqlite://{}", file.display());
+        for set in ["queue.driver=stask", "queue_worker.key_env=SAPI_JWT_SECRET", &url, prefix] {
+            command.args(["--set", set]);
+        }
+        run(&mut command)
+    };
+    for word in ["created\n", "ok\n"] {
+        let (code, out, err) = sync("queue_worker.prefix=evo_");
+        assert_eq!((code, out.as_str(), err.as_str()), (0, word, ""));
+    }
+    let (code, out, err) = sync("queue_worker.prefix=none_");
+    assert_eq!((code, out.as_str()), (0, "skipped\n"), "{err}");
+    assert!(err.contains("has no tables of sTask"), "{err}");
+    fs::remove_file(&file).expect("is there");
+    fs::create_dir(&file).expect("is made");
+    let (code, out, err) = sync("queue_worker.prefix=evo_");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("the queue does not answer"), "{err}");
+}
+
+#[test]
 fn every_command_shows_an_example() {
     let commands = "list-servers test sync-workers stdio inspector import make";
     let made = ["make server", "make tool", "make resource", "make prompt"];
