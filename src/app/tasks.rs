@@ -28,11 +28,11 @@ pub enum Wish {
 /// # Errors
 /// When there is no queue, it does not answer, or the task is not such that it could be done.
 pub async fn fulfil(executor: &config::Executor, policy: &Snapshot, wish: Wish) -> anyhow::Result<Value> {
-    let Some(settings) = &executor.queue_worker else { bail!("executor.toml has no [queue_worker]") };
-    let queues = Queues::open(&settings.store).context("queue_worker")?;
     if wish == Wish::SyncWorkers && policy.queue.driver != QueueDriver::Stask {
         return Ok(Registration::Skipped.as_str().into());
     }
+    let Some(settings) = &executor.queue_worker else { bail!("executor.toml has no [queue_worker]") };
+    let queues = Queues::open(&settings.store).context("queue_worker")?;
     let Some(queue) = queues.of(policy.queue.driver) else {
         bail!("the policy names no queue: set queue.driver to \"own\" or \"stask\"");
     };

@@ -50,6 +50,8 @@ enum Command {
     Worker(queue::WorkerArgs),
     /// Look at the task queue, end tasks, have them run again
     Tasks(queue::TasksArgs),
+    /// Make or repair our row in sTask's register of workers
+    SyncWorkers(queue::SyncArgs),
     /// Validate the configuration files, and show every problem with its place
     Check(check::Args),
     /// Mint a development token from the configured secret
@@ -70,7 +72,7 @@ enum Command {
     Inspector(inspector::Args),
     /// Turn the PHP settings of eMCP into a policy.toml
     Import(import::Args),
-    /// Make the beginnings of a server or a tool
+    /// Make the beginnings of a server, a tool, a resource or a prompt
     Make(make::Args),
 }
 
@@ -83,6 +85,7 @@ pub fn run() -> ExitCode {
         Command::Executor(args) => service::executor(args),
         Command::Worker(args) => queue::worker(args),
         Command::Tasks(args) => queue::tasks(args),
+        Command::SyncWorkers(args) => queue::sync_workers(&args),
         Command::Check(args) => return ExitCode::from(check::run(args)),
         Command::Token(args) => token::command(&args),
         Command::Explain(args) => explain::command(&args),

@@ -1,4 +1,3 @@
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use crate::app::{Files, Plan, Wish, fulfil, work};
 use crate::base::{Clock, SystemClock};
 use crate::cli::load::SetArgs;
 use crate::cli::service::{log, runtime};
-use crate::cli::up;
+use crate::cli::{say, up};
 use crate::config::{Log, Overrides, PolicyContext, embedded, load_policy};
 
 /// Which queue a command works on.
@@ -77,6 +76,15 @@ enum TasksCommand {
     SyncWorkers,
 }
 
+/// Make or repair our row in sTask's register of workers.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  mcp-sidecar sync-workers --config /etc/mcp-sidecar/executor.toml \\\n    \
+                  --policy /etc/mcp-sidecar/policy.toml")]
+pub struct SyncArgs {
+    #[command(flatten)]
+    queue: QueueArgs,
+}
+
 impl QueueArgs {
     fn plan(&self) -> anyhow::Result<Plan> {
         let set = self.set.overrides();
@@ -129,9 +137,6 @@ pub fn worker(args: WorkerArgs) -> anyhow::Result<()> {
 /// # Errors
 /// What is wrong with the files, or why it cannot be done.
 pub fn tasks(args: TasksArgs) -> anyhow::Result<()> {
-    let plan = args.queue.plan()?;
-    let Some(executor) = &plan.executor else { return Ok(()) };
-    let policy = policy(&plan.files, &plan.overrides)?;
     let wish = match args.wish {
         TasksCommand::List { status, limit } => Wish::List { status, limit },
         TasksCommand::Show { id } => Wish::Show(id),
@@ -139,7 +144,7 @@ pub fn tasks(args: TasksArgs) -> anyhow::Result<()> {
         TasksCommand::Retry { id } => Wish::Retry(id),
         TasksCommand::SyncWorkers => Wish::SyncWorkers,
     };
-    let shown = runtime()?.block_on(fulfil(executor, &policy, wish))?;
+    let shown = fulfilled(&args.queue, wish)?;
     let text = match &shown {
         _ if args.json => format!("{shown:#}\n"),
         Value::Null => "done\n".to_owned(),
@@ -147,8 +152,31 @@ pub fn tasks(args: TasksArgs) -> anyhow::Result<()> {
         Value::Array(tasks) => table(tasks),
         task => format!("{task:#}\n"),
     };
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    say(&text);
     Ok(())
+}
+
+/// Registers us with sTask; where there is nobody to register with is no failure.
+///
+/// # Errors
+/// What is wrong with the files, or why it cannot be done.
+pub fn sync_workers(args: &SyncArgs) -> anyhow::Result<()> {
+    let told = fulfilled(&args.queue, Wish::SyncWorkers)?;
+    let word = told.as_str().unwrap_or_default();
+    if word == "skipped" {
+        eprintln!(
+            "warning: queue.driver of the policy is not \"stask\", or the site's database has no tables of sTask"
+        );
+    }
+    say(&format!("{word}\n"));
+    Ok(())
+}
+
+fn fulfilled(args: &QueueArgs, wish: Wish) -> anyhow::Result<Value> {
+    let plan = args.plan()?;
+    let Some(executor) = &plan.executor else { return Ok(Value::Null) };
+    let policy = policy(&plan.files, &plan.overrides)?;
+    runtime()?.block_on(fulfil(executor, &policy, wish))
 }
 
 fn policy(files: &Files, overrides: &Overrides) -> anyhow::Result<crate::policy::Snapshot> {

@@ -107,7 +107,7 @@ impl Executor {
             Answer::Nothing => called(202, Vec::new(), String::new()),
             Answer::Json(body) => called(200, body, String::new()),
             Answer::Session(body) => called(200, body, uuid::Uuid::new_v4().to_string()),
-            Answer::Denied => of(Reason::ToolDenied),
+            Answer::Denied(reason) => of(reason),
             // Streams are asked for by `streaming` alone.
             Answer::Stream(_) => of(Reason::InternalError),
         }

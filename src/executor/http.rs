@@ -15,6 +15,7 @@ use crate::base::{Clock, Secret, SystemClock};
 use crate::executor::dispatch::{self, Dispatch};
 use crate::executor::listener::OwnUid;
 use crate::executor::observation::Observation;
+use crate::executor::registry::{self, Catalog};
 use crate::executor::rpc::{Answer, Desk};
 use crate::executor::{Listen, Listener, Sessions, Settings, credentials, manager, stream};
 use crate::policy::{Reason, ServerKind, Snapshot};
@@ -40,6 +41,7 @@ pub struct Executor {
     manager: manager::Desk,
     /// Who takes calls that are to be run later; without it they are refused.
     pub(in crate::executor) desk: OnceLock<Arc<dyn Dispatch>>,
+    pub(in crate::executor) catalog: Catalog,
 }
 
 impl Executor {
@@ -60,6 +62,7 @@ impl Executor {
             hashing: credentials::Hashing::default(),
             manager: manager::Desk::default(),
             desk: OnceLock::new(),
+            catalog: registry::SHIPPED,
         }
     }
 
@@ -69,6 +72,11 @@ impl Executor {
     /// When the URL of Redis cannot be used.
     pub fn with_sessions(self, sessions: Sessions) -> Result<Self, InvalidUrl> {
         Ok(Self { manager: manager::Desk::new(sessions)?, ..self })
+    }
+
+    #[cfg(test)]
+    pub(in crate::executor) fn with_catalog(self, catalog: Catalog) -> Self {
+        Self { catalog, ..self }
     }
 
     pub(in crate::executor) const fn manager(&self) -> &manager::Desk {
@@ -209,7 +217,7 @@ async fn judge(
             response.headers_mut().insert(SESSION_HEADER, session);
             response
         }
-        Answer::Denied => refused(Reason::ToolDenied, &identity.trace_id),
+        Answer::Denied(reason) => refused(reason, &identity.trace_id),
         Answer::Stream(call) => return Err(call),
     })
 }

@@ -1,16 +1,17 @@
-//! The lists: tools, and the resources, templates and prompts that this server has none of (emcp.md 7.2).
+//! The lists: tools, resources and prompts, in pages, and the templates that this server has none of (emcp.md 7.2).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rmcp::model::{
-    Cursor, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, ServerResult, Tool,
-    ToolAnnotations,
+    Cursor, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, Prompt,
+    PromptArgument, Resource, ServerResult, Tool, ToolAnnotations,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::executor::argument::Caps;
-use crate::executor::{pipeline, registry};
+use crate::executor::registry::{self, Catalog};
+use crate::executor::{pipeline, prompts, resources};
 
 const PER_PAGE: i64 = 15;
 const MOST_PER_PAGE: i64 = 50;
@@ -56,9 +57,20 @@ fn published(tool: &pipeline::Tool, caps: &Caps) -> Tool {
         .with_annotations(ToolAnnotations::new().read_only(true))
 }
 
-/// `resources/list`.
-pub(in crate::executor) fn resources(_page: &Page) -> ServerResult {
-    ServerResult::ListResourcesResult(ListResourcesResult::default())
+/// `resources/list`: the resources whose addresses are to be shown.
+pub(in crate::executor) fn resources(page: &Page, catalog: Catalog, shown: impl Fn(&str) -> bool) -> ServerResult {
+    let resources: Vec<_> = catalog.resources.iter().filter(|resource| shown(resource.uri)).collect();
+    let (resources, next) = page.cut(resources.into_iter().map(published_resource));
+    let mut result = ListResourcesResult::with_all_items(resources);
+    result.next_cursor = next;
+    ServerResult::ListResourcesResult(result)
+}
+
+fn published_resource(resource: &resources::Resource) -> Resource {
+    Resource::new(resource.uri, resource.name)
+        .with_title(resource.title)
+        .with_description(resource.description)
+        .with_mime_type(resource.mime_type)
 }
 
 /// `resources/templates/list`.
@@ -66,7 +78,18 @@ pub(in crate::executor) fn resource_templates(_page: &Page) -> ServerResult {
     ServerResult::ListResourceTemplatesResult(ListResourceTemplatesResult::default())
 }
 
-/// `prompts/list`.
-pub(in crate::executor) fn prompts(_page: &Page) -> ServerResult {
-    ServerResult::ListPromptsResult(ListPromptsResult::default())
+/// `prompts/list`: the prompts whose names are to be shown.
+pub(in crate::executor) fn prompts(page: &Page, catalog: Catalog, shown: impl Fn(&str) -> bool) -> ServerResult {
+    let prompts: Vec<_> = catalog.prompts.iter().filter(|prompt| shown(prompt.name)).collect();
+    let (prompts, next) = page.cut(prompts.into_iter().map(published_prompt));
+    let mut result = ListPromptsResult::with_all_items(prompts);
+    result.next_cursor = next;
+    ServerResult::ListPromptsResult(result)
+}
+
+fn published_prompt(prompt: &prompts::Prompt) -> Prompt {
+    let arguments = prompt.arguments.iter().map(|argument| {
+        PromptArgument::new(argument.name).with_description(argument.description).with_required(argument.required)
+    });
+    Prompt::new(prompt.name, Some(prompt.description), Some(arguments.collect())).with_title(prompt.title)
 }

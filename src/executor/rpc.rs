@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::executor::argument::{Arguments, Caps};
 use crate::executor::observation::Observation;
 use crate::executor::pipeline::{self, Traversal};
-use crate::executor::{Executor, handshake, listing, registry, stream};
+use crate::executor::{Executor, handshake, listing, prompts, registry, resources, stream};
 use crate::policy::{self, Reason, Server, Snapshot};
 use crate::protocol::{self, Arguments as ArgumentsKind, Envelope, Id, Identity, Method, Params};
 use crate::store;
@@ -25,8 +25,8 @@ pub(in crate::executor) enum Answer {
     /// A successful `initialize`, which comes with a session id.
     Session(Vec<u8>),
     Stream(Box<stream::Call>),
-    /// The policy denies the tool.
-    Denied,
+    /// The policy denies the tool, the resource or the prompt.
+    Denied(Reason),
 }
 
 /// One caller before one server, under one policy.
@@ -63,10 +63,10 @@ impl Desk<'_> {
         let method = Method::from_name(&envelope.method);
         if method == Some(Method::ToolsCall) {
             observation.tool = tool_class(envelope.name.as_deref());
-            if envelope.name.as_deref().is_some_and(|name| !self.allows(name)) {
-                observation.outcome = ExecutorOutcome::Denied;
-                return Answer::Denied;
-            }
+        }
+        if let Some(reason) = self.denial(method, &envelope) {
+            observation.outcome = ExecutorOutcome::Denied;
+            return Answer::Denied(reason);
         }
         let Some(id) = request_id(&envelope.id) else {
             observation.outcome = ExecutorOutcome::Ok;
@@ -94,7 +94,25 @@ impl Desk<'_> {
         }
     }
 
-    /// The executor's own look at the lists: what reached it past them is refused here.
+    /// The executor's own look at the lists: what reached it past them is refused here. Resources and prompts that do
+    /// not exist are not found, whatever the lists say of them.
+    fn denial(self, method: Option<Method>, envelope: &Envelope<'_>) -> Option<Reason> {
+        let catalog = self.executor.catalog;
+        let (name, uri) = (envelope.name.as_deref(), envelope.uri.as_deref());
+        match method? {
+            Method::ToolsCall => name.is_some_and(|name| !self.allows(name)).then_some(Reason::ToolDenied),
+            Method::ResourcesRead => {
+                let resource = uri.and_then(|uri| catalog.resource(uri))?;
+                (!self.shows_resource(resource.uri)).then_some(Reason::ResourceDenied)
+            }
+            Method::PromptsGet => {
+                let prompt = name.and_then(|name| catalog.prompt(name))?;
+                (!self.shows_prompt(prompt.name)).then_some(Reason::PromptDenied)
+            }
+            _ => None,
+        }
+    }
+
     fn allows(self, tool: &str) -> bool {
         policy::tool_allowed(self.policy, self.server, tool)
     }
@@ -119,11 +137,15 @@ impl Desk<'_> {
                 listing::tools(&params(body)?, &Caps::of(self.policy, self.server), shown)
             }
             Some(Method::Ping) => ServerResult::empty(()),
-            Some(Method::ResourcesList) => listing::resources(&params(body)?),
+            Some(Method::ResourcesList) => {
+                listing::resources(&params(body)?, self.executor.catalog, |uri| self.shows_resource(uri))
+            }
             Some(Method::ResourceTemplatesList) => listing::resource_templates(&params(body)?),
-            Some(Method::PromptsList) => listing::prompts(&params(body)?),
-            Some(Method::ResourcesRead) => return Err(ErrorData::resource_not_found("Resource not found", None)),
-            Some(Method::PromptsGet) => return Err(ErrorData::invalid_params("Prompt not found", None)),
+            Some(Method::PromptsList) => {
+                listing::prompts(&params(body)?, self.executor.catalog, |name| self.shows_prompt(name))
+            }
+            Some(Method::ResourcesRead) => resources::read(self, envelope.uri.as_deref()).await?,
+            Some(Method::PromptsGet) => prompts::get(self, envelope, body)?,
             _ => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, Reason::MethodNotFound.message(), None)),
         };
         Ok(Reply::Result(result))
@@ -195,7 +217,7 @@ impl CallParams {
 }
 
 /// The parameters as `P`. None, and positional ones, count as an empty object.
-fn params<P: serde::de::DeserializeOwned>(body: &[u8]) -> Result<P, ErrorData> {
+pub(in crate::executor) fn params<P: serde::de::DeserializeOwned>(body: &[u8]) -> Result<P, ErrorData> {
     #[derive(Deserialize)]
     struct Whole<'a> {
         #[serde(borrow)]

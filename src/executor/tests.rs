@@ -1,12 +1,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod arguments;
+mod catalog;
 mod credentials;
 mod example;
 mod manager;
 mod nth_child;
 mod protocol;
 mod sample;
+mod sample_prompt;
+mod sample_resource;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +23,8 @@ use tempfile::TempDir;
 use tower_service::Service;
 
 use crate::base::Secret;
+use crate::executor::argument::Caps;
+use crate::executor::registry::{self, Catalog};
 use crate::executor::{Executor, Listen, Listener, Settings, router, serve};
 use crate::policy::*;
 use crate::protocol::{IDENTITY_HEADER, Identity, sign_identity};
@@ -144,6 +149,12 @@ struct Site {
     metrics: Arc<Metrics>,
 }
 
+/// The caps of [`snapshot`].
+pub(in crate::executor) fn caps() -> Caps {
+    let policy = snapshot();
+    Caps::of(&policy, &policy.servers[0])
+}
+
 async fn site(documents: u32) -> Site {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("site.sqlite");
@@ -152,12 +163,17 @@ async fn site(documents: u32) -> Site {
 }
 
 fn site_at(directory: TempDir, path: &std::path::Path) -> Site {
+    site_with(directory, path, registry::SHIPPED)
+}
+
+fn site_with(directory: TempDir, path: &std::path::Path, catalog: Catalog) -> Site {
     let url = Secret::new(format!("sqlite://{}", path.display()));
     let pool = Pool::open(&store::Settings { max_connections: 2, ..store::Settings::new(url, "evo_") }).unwrap();
     let settings = Settings { listen: Listen::Unix("unused".into()) };
     let policy = Arc::new(ArcSwap::from_pointee(snapshot()));
     let metrics = Metrics::new(&[]).unwrap();
-    let executor = Arc::new(Executor::new(pool.clone(), Arc::clone(&policy), &settings, metrics.executor().unwrap()));
+    let executor = Executor::new(pool.clone(), Arc::clone(&policy), &settings, metrics.executor().unwrap());
+    let executor = Arc::new(executor.with_catalog(catalog));
     Site { _directory: directory, pool, policy, executor, metrics }
 }
 

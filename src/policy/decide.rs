@@ -257,6 +257,18 @@ pub fn tool_allowed(snapshot: &Snapshot, server: &Server, name: &str) -> bool {
     check_tool_denied(snapshot, Some(server), name).is_ok() && server.allow_tools.find(name).is_some()
 }
 
+/// The same for a `resources/read` of `uri`.
+#[must_use]
+pub fn resource_allowed(server: &Server, uri: &str) -> bool {
+    server.allow_resources.find(uri).is_some()
+}
+
+/// The same for a `prompts/get` of `name`.
+#[must_use]
+pub fn prompt_allowed(server: &Server, name: &str) -> bool {
+    server.allow_prompts.find(name).is_some()
+}
+
 /// Whether the caller's scopes, or the permission of a manager's user, reach `tools/call` on `server`.
 #[must_use]
 pub fn may_call_tools(snapshot: &Snapshot, server: &Server, principal: &Principal) -> bool {

@@ -17,7 +17,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{check_permission, decide, may_call_tools, tool_allowed};
+pub use decide::{check_permission, decide, may_call_tools, prompt_allowed, resource_allowed, tool_allowed};
 pub use facts::{Body, Credential, Facts, HttpMethod, MediaType, ProtocolHeaders};
 pub use message::{I18n, Locale};
 pub use outcome::{Charge, Charges, Decision, Denial, LocalAnswer, Outcome, Permit, RateKey, Rule, RuleSite, Window};

@@ -188,6 +188,28 @@ fn local_servers_are_for_standard_input_alone_and_unknown_ones_for_nobody() {
 }
 
 #[test]
+fn resources_and_prompts_are_denied_until_allowed_and_none_is_shipped() {
+    let files = site();
+    let lines = [
+        message(1, "resources/read", &json!({"uri": "evo://contact"})),
+        message(2, "prompts/get", &json!({"name": "evo.prompt.summary"})),
+        message(3, "resources/list", &json!({})),
+        message(4, "prompts/list", &json!({})),
+    ];
+    let denied = converse(over(&files, &["stdio", "content"]), &lines);
+    assert_eq!(answer(&denied, 1)["error"]["data"]["code"], "resource_denied");
+    assert_eq!(answer(&denied, 2)["error"]["data"]["code"], "prompt_denied");
+
+    files.edit("policy.toml", "allow_resources = []", "allow_resources = [\"evo://*\"]");
+    files.edit("policy.toml", "allow_prompts = []", "allow_prompts = [\"evo.prompt.*\"]");
+    let missing = converse(over(&files, &["stdio", "content"]), &lines);
+    assert_eq!(answer(&missing, 1)["error"], json!({"code": -32002, "message": "Resource not found"}));
+    assert_eq!(answer(&missing, 2)["error"], json!({"code": -32602, "message": "Prompt not found"}));
+    assert_eq!(answer(&missing, 3)["result"], json!({"resources": []}));
+    assert_eq!(answer(&missing, 4)["result"], json!({"prompts": []}));
+}
+
+#[test]
 fn a_caller_who_is_shut_out_stays_out_of_standard_input() {
     let files = site();
     files.edit("policy.toml", "deny_sub = []", "deny_sub = [\"mallory\"]");
@@ -423,8 +445,110 @@ fn a_made_tool_stands_where_the_guide_wants_it() {
 }
 
 #[test]
+fn a_made_resource_and_a_made_prompt_stand_where_the_guide_wants_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let read = |path: &str| fs::read_to_string(dir.path().join(path)).expect("is there");
+    let make = |kind: &str, name: &str| run(program().args(["make", kind, name]).current_dir(dir.path()));
+    for path in ["src/executor/resources/mod.rs", "src/executor/prompts/mod.rs", "src/executor/registry.rs"] {
+        let copy = dir.path().join(path);
+        fs::create_dir_all(copy.parent().expect("has one")).expect("is made");
+        fs::copy(root().join(path), copy).expect("is copied");
+    }
+    let before = read("src/executor/registry.rs");
+    for (kind, room, constant, named) in [
+        ("resource", "resources", "RESOURCE", &["\"evo://sample\"", "\"sample\"", "\"Sample\""][..]),
+        ("prompt", "prompts", "PROMPT", &["evo.prompt.sample", "\"Sample\""][..]),
+    ] {
+        let module = format!("src/executor/{room}/mod.rs");
+        for (name, title) in [("opening_hours", "Opening Hours"), ("contact", "Contact")] {
+            let (code, out, err) = make(kind, name);
+            assert_eq!(code, 0, "{err}");
+            assert!(out.contains(&format!("cargo test --lib {name}")), "{out}");
+            // As for tools: the sample is compiled and tested, and what is made differs from it by its name alone.
+            let sample = root().join(format!("src/executor/tests/sample_{kind}.rs"));
+            let expected = named.iter().fold(fs::read_to_string(sample).expect("is there"), |text, named| {
+                text.replace(named, &named.replace("sample", name).replace("Sample", title))
+            });
+            assert!(!expected.contains("evo://sample") && !expected.contains("prompt.sample"), "{expected}");
+            assert_eq!(read(&format!("src/executor/{room}/{name}.rs")), expected);
+        }
+        let modules = read(&module);
+        assert!(modules.contains("\n\npub(super) mod contact;\npub(super) mod opening_hours;\n\nuse "), "{modules}");
+        let (registry, module_before) = (read("src/executor/registry.rs"), modules.clone());
+        let lines = format!("    {room}::opening_hours::{constant},\n    {room}::contact::{constant},\n];\n");
+        assert!(registry.contains(&lines), "{registry}");
+        for (name, said) in [
+            ("contact", "is taken"),
+            ("First", "cannot be"),
+            ("../x", "cannot be"),
+            ("match", "is taken"),
+            ("rmcp", "is taken"),
+        ] {
+            let (code, _, err) = make(kind, name);
+            assert_eq!(code, 1, "{name}");
+            assert!(err.contains(said), "{name}: {err}");
+        }
+        assert_eq!((read("src/executor/registry.rs"), read(&module)), (registry, module_before), "refused, unchanged");
+        let (code, _, err) = run(program().args(["make", kind, "x"]).current_dir("/"));
+        assert_eq!(code, 1);
+        assert!(err.contains("is this a checkout"), "{err}");
+    }
+    let after = read("src/executor/registry.rs");
+    let more: Vec<&str> = after.lines().filter(|line| !before.lines().any(|other| other == *line)).collect();
+    assert_eq!(more.len(), 4, "four lines and nothing else: {more:?}");
+}
+
+#[test]
+fn nobody_to_register_with_is_a_warning_and_no_queue_to_ask_an_error() {
+    let files = site();
+    let sync = |words: &[&str]| {
+        let mut command = program();
+        command.args(words).arg("--config").arg(files.path("executor.toml"));
+        run(command.arg("--policy").arg(files.path("policy.toml")))
+    };
+    for words in [&["sync-workers"][..], &["tasks", "sync-workers"]] {
+        let (code, out, err) = sync(words);
+        assert_eq!((code, out.as_str()), (0, "skipped\n"), "{err}");
+        assert_eq!(err.contains("warning: queue.driver"), words.len() == 1, "{err}");
+    }
+    let (code, out, err) = sync(&["sync-workers", "--set", "queue.driver=stask"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("executor.toml has no [queue_worker]"), "{err}");
+}
+
+#[test]
+fn our_row_in_stasks_register_is_made_once() {
+    let files = site();
+    let file = files.path("emcp.sqlite");
+    let sync = |prefix: &str| {
+        let mut command = program();
+        command.arg("sync-workers").arg("--config").arg(files.path("executor.toml"));
+        command.arg("--policy").arg(files.path("policy.toml"));
+        let url = format!("queue_worker.url=sqlite://{}", file.display());
+        for set in ["queue.driver=stask", "queue_worker.key_env=SAPI_JWT_SECRET", &url, prefix] {
+            command.args(["--set", set]);
+        }
+        run(&mut command)
+    };
+    for word in ["created\n", "ok\n"] {
+        let (code, out, err) = sync("queue_worker.prefix=evo_");
+        assert_eq!((code, out.as_str(), err.as_str()), (0, word, ""));
+    }
+    let (code, out, err) = sync("queue_worker.prefix=none_");
+    assert_eq!((code, out.as_str()), (0, "skipped\n"), "{err}");
+    assert!(err.contains("has no tables of sTask"), "{err}");
+    fs::remove_file(&file).expect("is there");
+    fs::create_dir(&file).expect("is made");
+    let (code, out, err) = sync("queue_worker.prefix=evo_");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("the queue does not answer"), "{err}");
+}
+
+#[test]
 fn every_command_shows_an_example() {
-    for command in ["list-servers", "test", "stdio", "inspector", "import", "make", "make server", "make tool"] {
+    let commands = "list-servers test sync-workers stdio inspector import make";
+    let made = ["make server", "make tool", "make resource", "make prompt"];
+    for command in commands.split(' ').chain(made) {
         let (code, out, _) = run(program().args(command.split(' ')).arg("--help"));
         assert!(code == 0 && out.contains(&format!("  mcp-sidecar {command}")) && out.contains("Example"), "{out}");
     }

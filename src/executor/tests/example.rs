@@ -1,9 +1,9 @@
-//! The worked example of docs/ADDING-A-TOOL.md: compiled and run, but not live. And what the guide promises: no tool
+//! The worked examples of docs/ADDING-A-TOOL.md: compiled and run, but not live. And what the guide promises: no tool
 //! file is forgotten.
 
 use std::path::Path;
 
-use super::{caller, nth_child, site, snapshot};
+use super::{caller, nth_child, sample_prompt, sample_resource, site, snapshot};
 use crate::executor::argument::{Arguments, Caps};
 use crate::executor::pipeline::{self, Traversal};
 use crate::executor::registry;
@@ -39,11 +39,17 @@ async fn the_worked_example_runs_through_every_stage() {
 }
 
 #[test]
-fn the_guide_shows_the_example_as_it_is_compiled_and_it_is_not_live() {
+fn the_guide_shows_the_examples_as_they_are_compiled_and_none_is_live() {
     let guide = read("docs/ADDING-A-TOOL.md");
-    let shown = guide.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    assert_eq!(shown, read("src/executor/tests/nth_child.rs"));
+    let shown: Vec<_> = guide.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(shown.len(), 3);
+    for (shown, file) in shown.iter().zip(["nth_child", "sample_resource", "sample_prompt"]) {
+        let compiled = read(&format!("src/executor/tests/{file}.rs"));
+        assert_eq!(Some(*shown), compiled.split("\n#[cfg(test)]").next(), "{file}");
+    }
     assert!(registry::find(nth_child::TOOL.name).is_none());
+    assert!(registry::SHIPPED.resource(sample_resource::RESOURCE.uri).is_none());
+    assert!(registry::SHIPPED.prompt(sample_prompt::PROMPT.name).is_none());
 }
 
 #[test]
