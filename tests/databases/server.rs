@@ -300,7 +300,8 @@ fn run(kind: Kind, directory: &Path, extra: &[String]) -> Child {
 
 /// Neither server runs as root: what root starts runs as the user that its package made.
 fn drop_privileges<'a>(command: &'a mut Command, kind: Kind, directory: &Path) -> &'a mut Command {
-    command.current_dir(directory).stdin(Stdio::null());
+    // MariaDB empties its directory for temporary tables when it starts: two must not share one.
+    command.current_dir(directory).env("TMPDIR", directory).stdin(Stdio::null());
     if let Some((uid, gid)) = owner(kind) {
         command.uid(uid).gid(gid);
     }
