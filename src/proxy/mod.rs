@@ -22,6 +22,7 @@ mod dispatch;
 mod exchange;
 mod form;
 mod framing;
+mod front;
 mod gate;
 mod gateway;
 mod headers;

@@ -19,7 +19,8 @@ use tokio::sync::watch;
 
 use crate::proxy::connection::Connection;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::gateway::{Answered, Front, Gateway};
+use crate::proxy::front::Front;
+use crate::proxy::gateway::{Answered, Gateway};
 use crate::proxy::pool;
 use crate::proxy::request::Request;
 use crate::telemetry::event;
