@@ -145,6 +145,13 @@ impl Gateway {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Counts a request as being served until the flight is dropped.
+    #[must_use]
+    pub fn flight(&self) -> Flight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Flight(Arc::clone(&self.in_flight))
+    }
+
     /// Requests being served now.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
@@ -180,19 +187,11 @@ pub struct RequestContext {
     pub(in crate::proxy) peer: IpAddr,
     /// What the access log shows in place of the target.
     shown: Option<String>,
-    _flight: Flight,
 }
 
 impl RequestContext {
     pub(in crate::proxy) fn begin(gateway: &Gateway, client: IpAddr, peer: IpAddr) -> Self {
-        Self {
-            started: Instant::now(),
-            started_ms: gateway.clock.now_ms(),
-            client,
-            peer,
-            shown: None,
-            _flight: Flight::begin(&gateway.in_flight),
-        }
+        Self { started: Instant::now(), started_ms: gateway.clock.now_ms(), client, peer, shown: None }
     }
 
     /// What the access log shows of a target on our routes: no query, and no handle that is not known.
@@ -205,14 +204,8 @@ impl RequestContext {
 }
 
 /// A request being served, counted until it is dropped: also when its handler panics.
-struct Flight(Arc<AtomicU64>);
-
-impl Flight {
-    fn begin(count: &Arc<AtomicU64>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
+#[derive(Debug)]
+pub struct Flight(Arc<AtomicU64>);
 
 impl Drop for Flight {
     fn drop(&mut self) {

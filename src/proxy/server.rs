@@ -178,6 +178,8 @@ async fn converse(service: Service, mut connection: Connection, closing: watch::
             Err(Some(reason)) => return Box::pin(gateway.refuse_unread(connection, reason)).await,
             Err(None) => return,
         };
+        // Over both ways, so that a drain does not take a request for ended while it changes hands.
+        let _flight = gateway.flight();
         let mut exchange = Exchange::new(connection, request);
         let next = match gateway.serve(&mut exchange).await {
             Answered::Here => exchange.finish().await,
