@@ -5,6 +5,8 @@ use smallvec::SmallVec;
 
 /// An object with more keys than this is searched by hash.
 const LINEAR: usize = 64;
+/// An object with fewer keys than this is searched key by key.
+const FEW: usize = 8;
 /// Keys of so many open members take no memory of their own.
 const INLINE: usize = 24;
 
@@ -81,21 +83,22 @@ fn fold(character: char) -> char {
 #[derive(Debug, Default)]
 pub(super) struct Keys<'a> {
     open: SmallVec<[Cow<'a, str>; INLINE]>,
-    /// The [`word`] of each: a search looks at keys only where these are equal.
+    /// The [`word`] of each key of an object that is not so small: a search looks at keys only where these are equal.
     words: SmallVec<[u64; INLINE]>,
 }
 
-/// The keys of one object: a mark in the shared list, or a set of its own once there are many.
+/// The keys of one object: marks in the shared lists, or a set of its own once there are many.
 #[derive(Debug)]
 pub(super) struct KeySet<'a> {
     mark: usize,
+    words: usize,
     large: Option<Large<'a>>,
 }
 
 impl<'a> Keys<'a> {
     /// Opens an object.
     pub(super) fn open(&self) -> KeySet<'a> {
-        KeySet { mark: self.open.len(), large: None }
+        KeySet { mark: self.open.len(), words: self.words.len(), large: None }
     }
 
     /// Adds a key to the innermost object; false when it is there already.
@@ -103,10 +106,21 @@ impl<'a> Keys<'a> {
         if let Some(large) = &mut set.large {
             return large.insert(key);
         }
+        let known = &self.open[set.mark..];
+        if known.len() < FEW {
+            if known.contains(&key) {
+                return false;
+            }
+            self.open.push(key);
+            return true;
+        }
+        if self.words.len() == set.words {
+            self.words.extend(known.iter().map(|key| word(key.as_bytes())));
+        }
         let word = word(key.as_bytes());
         // Without an early end, so that many words are compared in one step.
-        let alike = self.words[set.mark..].iter().fold(false, |alike, other| alike | (*other == word));
-        if alike && self.open[set.mark..].contains(&key) {
+        let alike = self.words[set.words..].iter().fold(false, |alike, other| alike | (*other == word));
+        if alike && known.contains(&key) {
             return false;
         }
         self.open.push(key);
@@ -116,7 +130,7 @@ impl<'a> Keys<'a> {
             for key in self.open.drain(set.mark..) {
                 large.insert(key);
             }
-            self.words.truncate(set.mark);
+            self.words.truncate(set.words);
             set.large = Some(large);
         }
         true
@@ -125,7 +139,7 @@ impl<'a> Keys<'a> {
     /// Forgets the keys of the innermost object.
     pub(super) fn close(&mut self, set: &KeySet<'a>) {
         self.open.truncate(set.mark);
-        self.words.truncate(set.mark);
+        self.words.truncate(set.words);
     }
 }
 
