@@ -105,7 +105,10 @@ fn coded(done: anyhow::Result<u8>) -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let text = format!("{error:#}");
+            // A report of problems says of each that it is one.
+            let word = if text.starts_with("error: ") { "" } else { "error: " };
+            eprintln!("{word}{text}");
             ExitCode::FAILURE
         }
     }

@@ -525,7 +525,8 @@ fn our_row_in_stasks_register_is_made_once() {
         command.arg("sync-workers").arg("--config").arg(files.path("executor.toml"));
         command.arg("--policy").arg(files.path("policy.toml"));
         let url = format!("queue_worker.url=sqlite://{}", file.display());
-        for set in ["queue.driver=stask", "queue_worker.key_env=SAPI_JWT_SECRET", &url, prefix] {
+        let audit = format!("queue_worker.audit.dir={}", files.path("runs").display());
+        for set in ["queue.driver=stask", "queue_worker.key_env=SAPI_JWT_SECRET", &url, &audit, prefix] {
             command.args(["--set", set]);
         }
         run(&mut command)
