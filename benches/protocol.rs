@@ -9,6 +9,10 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mcp_sidecar::protocol::{EventScanner, parse};
 
+// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const LARGE: usize = 256 * 1024;
 
 /// A call whose `arguments` hold `count` members or elements made by `member`, up to 256 KiB.
