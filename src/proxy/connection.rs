@@ -3,8 +3,8 @@
 //! Every request's header is read here, before anybody is asked: in total within `timeouts.header`, whatever pieces it
 //! comes in, and with CRLF at every line's end, since other parsers read bare line feeds differently. A connection
 //! whose next request is for the CMS is lent to Pingora with that header still to be read, up to that request's end
-//! ([`Loan`]). Writes that make no progress are ended: Pingora bounds those of
-//! bodies, but neither those of headers nor the flush at the end.
+//! ([`Loan`]). Writes that make no progress are ended: Pingora bounds those of bodies, but neither those of headers nor
+//! the flush at the end.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -190,6 +190,7 @@ impl Connection {
     /// bound behind which it is no longer listened to.
     pub async fn left_while_sending(&mut self) {
         while self.input.len() < AHEAD {
+            self.step = READ;
             if !matches!(self.fill().await, Ok(1..)) {
                 return;
             }
@@ -246,7 +247,7 @@ impl Connection {
     #[must_use]
     pub fn taken_back(&mut self) -> bool {
         self.used = true;
-        self.loan.is_over()
+        self.loan.is_whole()
     }
 
     /// Fails a write that has made no progress for too long.
@@ -273,6 +274,7 @@ impl AsyncRead for Connection {
         if this.loan.is_whole() {
             // The next request waits for its turn. Pingora is only told of a client that leaves.
             while this.input.len() < AHEAD {
+                this.step = READ;
                 if !matches!(ready!(this.poll_fill(cx))?, 1..) {
                     return Poll::Ready(Ok(()));
                 }

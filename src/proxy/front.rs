@@ -36,8 +36,10 @@ impl ProxyHttp for Front {
             ctx.peer = address.ip().to_canonical();
             ctx.client = client_address(ctx.peer, &session.req_header().headers, &self.0.settings.trusted_proxies);
         }
-        // Pingora has judged `Connection` and the version; keep-alive is bounded here, never switched on.
-        let wanted = session.get_keepalive().filter(|_| !self.0.is_draining());
+        // Pingora has judged `Connection` and the version; keep-alive is bounded here, never switched on. A connection on
+        // which another protocol was asked for is not taken back.
+        let ends = self.0.is_draining() || session.req_header().headers.contains_key(http::header::UPGRADE);
+        let wanted = session.get_keepalive().filter(|_| !ends);
         session.set_keepalive(wanted.map(|_| self.0.settings.timeouts.keepalive.as_secs()));
         session.as_downstream_mut().set_write_timeout(Some(self.0.settings.timeouts.write_stall));
         Ok(())

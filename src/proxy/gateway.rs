@@ -68,7 +68,7 @@ pub struct Gateway {
     pub(in crate::proxy) cms: Option<HttpPeer>,
     gate: Arc<Gate>,
     draining: AtomicBool,
-    in_flight: Arc<AtomicU64>,
+    in_flight: AtomicU64,
 }
 
 impl Gateway {
@@ -101,7 +101,7 @@ impl Gateway {
             connector: TransportConnector::new(Some(ConnectorOptions::new(1))),
             gate: Gate::new(parts.settings.max_connections, parts.settings.per_address),
             draining: AtomicBool::new(false),
-            in_flight: Arc::default(),
+            in_flight: AtomicU64::new(0),
             policy: parts.policy,
             verifier: parts.verifier,
             limits: parts.limits,
@@ -147,9 +147,9 @@ impl Gateway {
 
     /// Counts a request as being served until the flight is dropped.
     #[must_use]
-    pub fn flight(&self) -> Flight {
+    pub fn flight(&self) -> Flight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Flight(Arc::clone(&self.in_flight))
+        Flight(&self.in_flight)
     }
 
     /// Requests being served now.
@@ -205,9 +205,9 @@ impl RequestContext {
 
 /// A request being served, counted until it is dropped: also when its handler panics.
 #[derive(Debug)]
-pub struct Flight(Arc<AtomicU64>);
+pub struct Flight<'a>(&'a AtomicU64);
 
-impl Drop for Flight {
+impl Drop for Flight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -56,16 +56,11 @@ impl Loan {
         Some(if self.upgrades { bytes.len() } else { own })
     }
 
-    /// Whether all of the request has been taken, so that what comes now is another one.
+    /// Whether all of the request has been taken, so that what comes now is another one. Never of one that may come to
+    /// speak another protocol: nobody can tell what Pingora has read of what comes behind.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
         self.head.is_empty() && !self.upgrades && self.body_ended()
-    }
-
-    /// Whether the connection can be used for another request: of this one nothing is left.
-    #[must_use]
-    pub const fn is_over(&self) -> bool {
-        self.head.is_empty() && self.body_ended()
     }
 
     const fn body_ended(&self) -> bool {

@@ -23,15 +23,15 @@ fn a_request_is_lent_up_to_its_last_byte() {
         let sent = [body, b"GET / HTTP/1.1\r\n\r\n"].concat();
         for cut in 0..=body.len() {
             let mut loan = Loan::new(Bytes::from_static(b"head"), framing, false);
-            assert!(!loan.is_whole() && !loan.is_over());
+            assert!(!loan.is_whole());
             assert_eq!((&*loan.head(3), &*loan.head(3), &*loan.head(3)), (&b"hea"[..], &b"d"[..], &b""[..]));
             assert_eq!(loan.take(&sent[..cut]), Some(cut));
-            assert_eq!((loan.is_whole(), loan.is_over()), (cut == body.len(), cut == body.len()));
+            assert_eq!(loan.is_whole(), cut == body.len());
             assert_eq!(loan.take(&sent[cut..]), Some(body.len() - cut));
-            assert!(loan.is_whole() && loan.is_over());
+            assert!(loan.is_whole());
             let mut loan = Loan::new(Bytes::new(), framing, true);
             assert_eq!(loan.take(&sent), Some(sent.len()));
-            assert!(!loan.is_whole() && loan.is_over(), "what is sent on is the site's");
+            assert!(!loan.is_whole(), "what is sent on is the site's");
         }
     }
     let mut loan = Loan::new(Bytes::new(), Framing::Chunked(Chunk::Size), false);

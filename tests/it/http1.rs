@@ -39,6 +39,26 @@ fn requests_that_are_sent_ahead_are_answered_in_their_order() {
 }
 
 #[test]
+fn nothing_is_served_behind_a_request_for_another_protocol() {
+    let sidecar = Sidecar::start().go();
+    let asking = "GET /page HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n";
+    let mut client = Client::connect(sidecar.mcp);
+    client.send(asking.as_bytes());
+    let answer = client.response(false);
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert!(client.try_head().is_none(), "the connection is closed");
+    // Whatever becomes of the first, what was sent behind it could be another protocol's.
+    let mut client = Client::connect(sidecar.mcp);
+    client.send(format!("{asking}{}", call(&sidecar, "1.1", "")).as_bytes());
+    if client.try_head().is_some_and(|answer| answer.status == 200) {
+        while client.part(Duration::from_secs(10)).is_some() {}
+        assert!(client.try_head().is_none(), "the connection is closed");
+    }
+    assert_eq!(sidecar.upstream.count(), 0);
+    sidecar.finish();
+}
+
+#[test]
 fn a_refusal_keeps_the_connection_when_its_body_is_there() {
     let sidecar = Sidecar::start().policy("auth.failures_per_minute", 0).go();
     let ours = call(&sidecar, "1.1", "");
