@@ -1,8 +1,8 @@
 //! What lies below a document, or below the roots: the closure's part in statements.
 //!
-//! MySQL and MariaDB pay for each row that an index does not answer for, and the closure's index lacks the depth. So a
-//! page is told how far it can reach ([`farthest_parent`], [`farthest_below_roots`]), and what lies beyond is left out by
-//! the index. That is sound whatever the site's rows say: if as many rows of an answer as a page ends after sort no
+//! MySQL and MariaDB pay for each row that an index does not answer for, and the closure's index lacks the depth. Where
+//! nothing on the site lies deeper than is wanted, a search need not look it up ([`found_first`]). Else a page is told how
+//! far it can reach ([`farthest_parent`], [`farthest_below_roots`]), and what lies beyond is left out by the index. That is sound whatever the site's rows say: if as many rows of an answer as a page ends after sort no
 //! higher than some key, then so do all the rows of that page, and only rows that meet all conditions of the answer
 //! count. The rows that are tried are those likely to sort lowest; where too few of them meet the conditions, there is no
 //! bound, and the statement looks at everything.
@@ -19,6 +19,8 @@ const FARTHEST: u64 = 500;
 /// How many rows are tried for each row up to the page's end: below a document, and on each level below the roots.
 const TRIED: u64 = 4;
 const TRIED_PER_LEVEL: u64 = 2;
+/// The column of the ids that [`found_first`] yields.
+pub(in crate::store) const FOUND: (&str, &str) = ("k", "descendant");
 /// What stands for no bound: no id is higher.
 const UNBOUND: i64 = i64::MAX;
 
@@ -26,25 +28,33 @@ const UNBOUND: i64 = i64::MAX;
 pub(in crate::store) fn below(statement: &mut SelectStatement, tables: &Tables, ancestor: i64, depth: i64) {
     let on = Condition::all().add(row("descendant").equals(("c", "id"))).add(row("ancestor").eq(ancestor));
     statement.join(JoinType::InnerJoin, tables.table(CLOSURE, "k"), on);
-    within(statement, depth);
+    within(statement, ancestor, depth);
 }
 
-/// The documents `c` below a document, whose rows are looked up last: `first` joins what leaves fewer of them, by the
-/// column that it is given.
+/// The ids below a document, [`FOUND`], before the documents are looked up: `first` joins what leaves fewest of them. Which
+/// of the two comes first stays the engine's choice, and the depth comes after both.
 pub(in crate::store) fn found_first(
     tables: &Tables,
     ancestor: i64,
     depth: i64,
-    first: impl FnOnce(&mut SelectStatement, (&'static str, &'static str)),
+    first: impl FnOnce(&mut SelectStatement),
 ) -> SelectStatement {
     let mut statement = Query::select();
     statement.from(tables.table(CLOSURE, "k")).and_where(row("ancestor").eq(ancestor));
-    within(&mut statement, depth);
     statement.and_where(near(tables, ancestor, row("descendant")));
-    first(&mut statement, ("k", "descendant"));
-    let document = Expr::col(("c", "id")).equals(("k", "descendant"));
-    statement.join(JoinType::StraightJoin, tables.table(DOCUMENT, "c"), document);
+    first(&mut statement);
+    if tables.has(CLOSURE, "closure_id") && tables.indexed(CLOSURE, "depth") {
+        within_if_deeper(&mut statement, tables, ancestor, depth);
+    } else {
+        within(&mut statement, ancestor, depth);
+    }
     statement
+}
+
+/// Joins the documents `c` to ids that were found, after all else that was joined.
+pub(in crate::store) fn documents_last(statement: &mut SelectStatement, tables: &Tables) {
+    let document = Expr::col(("c", "id")).equals(FOUND);
+    statement.join(JoinType::StraightJoin, tables.table(DOCUMENT, "c"), document);
 }
 
 /// The closure's entries `e` for what lies below a document, from the index alone.
@@ -55,7 +65,7 @@ fn entries(tables: &Tables, ancestor: i64) -> SelectStatement {
 }
 
 /// Joins the documents `c` and then the closure's rows `k` to its entries `e`.
-fn rows(statement: &mut SelectStatement, tables: &Tables, depth: i64) {
+fn rows(statement: &mut SelectStatement, tables: &Tables, ancestor: i64, depth: i64) {
     let document = Expr::col(("c", "id")).equals(("e", "descendant"));
     let same = row("closure_id").equals(("e", "closure_id"));
     statement.join(JoinType::StraightJoin, tables.table(DOCUMENT, "c"), document).join(
@@ -63,7 +73,7 @@ fn rows(statement: &mut SelectStatement, tables: &Tables, depth: i64) {
         tables.table(CLOSURE, "k"),
         same,
     );
-    within(statement, depth);
+    within(statement, ancestor, depth);
 }
 
 /// The live documents `c` below a document, as far as a page can reach that is sorted by their parents; `None` where that
@@ -71,7 +81,7 @@ fn rows(statement: &mut SelectStatement, tables: &Tables, depth: i64) {
 pub(in crate::store) fn as_far_as(tables: &Tables, ancestor: i64, depth: i64, page: Page) -> Option<SelectStatement> {
     let most = farthest_parent(tables, ancestor, depth, page)?;
     let mut statement = entries(tables, ancestor);
-    rows(&mut statement, tables, depth);
+    rows(&mut statement, tables, ancestor, depth);
     statement.and_where(Expr::col(("c", "deleted")).eq(0_i64));
     bounded(&mut statement, most, Expr::col(("c", "parent")));
     Some(statement)
@@ -130,7 +140,7 @@ fn farthest_parent(tables: &Tables, ancestor: i64, depth: i64, page: Page) -> Op
         .limit(end * TRIED);
     let mut found = Query::select();
     found.expr_as(Expr::col(("c", "parent")), "key").from_subquery(tried, "e");
-    rows(&mut found, tables, depth);
+    rows(&mut found, tables, ancestor, depth);
     found.and_where(Expr::col(("c", "deleted")).eq(0_i64));
     Some(farthest(found, end))
 }
@@ -192,8 +202,26 @@ fn farthest(mut found: SelectStatement, end: u64) -> SelectStatement {
     most
 }
 
-fn within(statement: &mut SelectStatement, depth: i64) {
-    statement.and_where(row("depth").gt(0_i64)).and_where(row("depth").lte(depth));
+/// Nothing lies below itself.
+fn within(statement: &mut SelectStatement, ancestor: i64, depth: i64) {
+    statement.and_where(row("descendant").ne(ancestor)).and_where(row("depth").lte(depth));
+}
+
+/// The same, where an index knows the deepest of all: if that is not too deep, no row's depth is looked up.
+fn within_if_deeper(statement: &mut SelectStatement, tables: &Tables, ancestor: i64, depth: i64) {
+    let deepest = || Expr::col(("o", "deepest"));
+    let mut most = Query::select();
+    most.expr_as(Func::max(Expr::col(("m", "depth"))), "deepest").from(tables.table(CLOSURE, "m"));
+    // As a table of one row it is read before all else, and counts as a constant from then on. No row has a null for its
+    // key, and engines know it.
+    let looked_up = Expr::case(deepest().gt(depth), row("closure_id"));
+    statement.join_subquery(JoinType::InnerJoin, most, "o", deepest().is_not_null()).join(
+        JoinType::LeftJoin,
+        tables.table(CLOSURE, "f"),
+        Expr::col(("f", "closure_id")).eq(looked_up),
+    );
+    let reached = Condition::any().add(deepest().lte(depth)).add(Expr::col(("f", "depth")).lte(depth));
+    statement.and_where(row("descendant").ne(ancestor)).cond_where(reached);
 }
 
 fn subquery(statement: SelectStatement) -> Expr {

@@ -142,14 +142,17 @@ struct Selection {
 #[must_use]
 pub fn search(tables: &Tables, search: &Search, wanted: &Found, page: Page) -> SelectStatement {
     let joins = Joins::of(tables, wanted);
+    let narrowing = joins.narrowing();
     let mysql = tables.dialect() == Dialect::MySql;
     let mut statement = match search.parent {
         // A template has an index to begin with.
-        Some(parent) if parent != 0 && search.template.is_none() && joins.narrow() && mysql => {
-            let mut statement = below::found_first(tables, parent, search.depth, |statement, id| {
-                joins.join(statement, id, |present| present);
+        Some(parent) if parent != 0 && search.template.is_none() && narrowing > 0 && mysql => {
+            let mut statement = below::found_first(tables, parent, search.depth, |statement| {
+                joins.join(statement, below::FOUND, ..1, JoinType::InnerJoin);
             });
-            joins.join(&mut statement, ("c", "id"), |present| !present);
+            joins.join(&mut statement, below::FOUND, 1..narrowing, JoinType::StraightJoin);
+            below::documents_last(&mut statement, tables);
+            joins.join(&mut statement, ("c", "id"), narrowing.., JoinType::InnerJoin);
             live(&mut statement, search.deleted);
             statement
         }
@@ -162,7 +165,7 @@ pub fn search(tables: &Tables, search: &Search, wanted: &Found, page: Page) -> S
                 }
                 Some(parent) => below(&mut statement, tables, parent, search.depth),
             }
-            joins.join(&mut statement, ("c", "id"), |_| true);
+            joins.join(&mut statement, ("c", "id"), .., JoinType::InnerJoin);
             statement
         }
     };

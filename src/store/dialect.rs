@@ -67,6 +67,11 @@ impl Tables {
         self.schema.as_ref().is_none_or(|schema| schema.has(table, column))
     }
 
+    /// Whether an index of the table begins with the column, as far as the engine's own catalogue says so.
+    pub(in crate::store) fn indexed(&self, table: &str, column: &str) -> bool {
+        self.schema.as_ref().is_none_or(|schema| schema.indexed(table, column))
+    }
+
     /// The table of this unprefixed name under an alias.
     pub(in crate::store) fn table(&self, name: &str, alias: impl IntoIden) -> TableRef {
         Alias::new(self.prefixed(name)).into_table_ref().alias(alias)

@@ -1,16 +1,16 @@
 //! What the site's tables look like, so that a column which another version of the CMS lacks is never asked for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sea_query::{Value, Values};
 
 use crate::store::reader::Reader;
 use crate::store::{Dialect, Error, Tables, content, identity, model, variable};
 
-/// The tables that are there, by name without prefix, with their columns.
+/// The tables that are there, by name without prefix, with their columns, and whether an index begins with them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schema {
-    tables: HashMap<String, HashSet<String>>,
+    tables: HashMap<String, HashMap<String, bool>>,
 }
 
 impl Schema {
@@ -23,7 +23,12 @@ impl Schema {
     /// Whether the table is there and has the column.
     #[must_use]
     pub fn has(&self, table: &str, column: &str) -> bool {
-        self.tables.get(table).is_some_and(|columns| columns.contains(column))
+        self.tables.get(table).is_some_and(|columns| columns.contains_key(column))
+    }
+
+    /// Whether an index of the table begins with the column; only MySQL and MariaDB are asked.
+    pub(in crate::store) fn indexed(&self, table: &str, column: &str) -> bool {
+        self.tables.get(table).and_then(|columns| columns.get(column)).is_some_and(|indexed| *indexed)
     }
 
     /// Reads it.
@@ -37,15 +42,15 @@ impl Schema {
         let places = (0..names.len()).map(place).collect::<Vec<_>>().join(", ");
         let sql = match dialect {
             Dialect::MySql => format!(
-                "SELECT table_name, column_name FROM information_schema.columns \
+                "SELECT table_name, column_name, column_key <> '' FROM information_schema.columns \
                  WHERE table_schema = DATABASE() AND table_name IN ({places})"
             ),
             Dialect::Postgres => format!(
-                "SELECT table_name::text, column_name::text FROM information_schema.columns \
+                "SELECT table_name::text, column_name::text, 0 FROM information_schema.columns \
                  WHERE table_schema = ANY (current_schemas(false)) AND table_name IN ({places})"
             ),
             Dialect::Sqlite => format!(
-                "SELECT t.name, c.name FROM sqlite_master AS t JOIN pragma_table_info(t.name) AS c \
+                "SELECT t.name, c.name, 0 FROM sqlite_master AS t JOIN pragma_table_info(t.name) AS c \
                  WHERE t.type IN ('table', 'view') AND t.name IN ({places})"
             ),
         };
@@ -57,7 +62,7 @@ impl Schema {
             let Some(name) = names.iter().find(|name| tables.prefixed(name).eq_ignore_ascii_case(&table)) else {
                 continue;
             };
-            schema.tables.entry((*name).to_owned()).or_default().insert(column);
+            schema.tables.entry((*name).to_owned()).or_default().insert(column, row.integer(2)? != 0);
         }
         match content::TABLES.iter().find(|table| !schema.has_table(table)) {
             Some(table) => Err(Error::NoTable(tables.prefixed(table))),

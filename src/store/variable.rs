@@ -5,6 +5,7 @@
 //! before. Values that are only shown are fetched for the rows of the page alone.
 
 use std::collections::HashMap;
+use std::ops::RangeBounds;
 
 use sea_query::{Condition, Expr, ExprTrait, Func, IntoIden, JoinType, Order, Query, SelectStatement};
 
@@ -185,7 +186,7 @@ pub fn names(tables: &Tables) -> SelectStatement {
 /// The variables that a statement over `c` joins.
 pub(in crate::store) struct Joins<'a> {
     tables: &'a Tables,
-    /// Variable, and whether only documents with a value matter.
+    /// Variable, and whether only documents with a value matter; these come first.
     joined: Vec<(i64, bool)>,
 }
 
@@ -211,24 +212,25 @@ impl<'a> Joins<'a> {
         }
     }
 
-    /// Whether only documents with a value of some variable matter.
-    pub(in crate::store) fn narrow(&self) -> bool {
-        self.joined.iter().any(|(_, present)| *present)
+    /// How many variables there are without whose value a document does not matter.
+    pub(in crate::store) fn narrowing(&self) -> usize {
+        self.joined.iter().take_while(|(_, present)| *present).count()
     }
 
-    /// Joins the variables that `which` picks, by whether only documents with a value matter, to the documents whose ids
-    /// stand in a column.
+    /// Joins variables to the documents whose ids stand in a column; `narrowing` says how those without whose value a
+    /// document does not matter.
     pub(in crate::store) fn join(
         &self,
         statement: &mut SelectStatement,
         document: (&'static str, &'static str),
-        which: impl Fn(bool) -> bool,
+        which: impl RangeBounds<usize>,
+        narrowing: JoinType,
     ) {
-        for (at, (id, present)) in self.joined.iter().enumerate().filter(|(_, (_, present))| which(*present)) {
+        for (at, (id, present)) in self.joined.iter().enumerate().filter(|(at, _)| which.contains(at)) {
             let on = Condition::all()
                 .add(Expr::col((alias(at), "contentid")).equals(document))
                 .add(Expr::col((alias(at), "tmplvarid")).eq(*id));
-            let kind = if *present { JoinType::InnerJoin } else { JoinType::LeftJoin };
+            let kind = if *present { narrowing } else { JoinType::LeftJoin };
             statement.join(kind, self.tables.table(VALUE, alias(at)), on);
         }
     }
