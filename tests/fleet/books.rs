@@ -99,6 +99,14 @@ pub fn tasks(tables: &Tables, taken: &[Taken], offered: &[Offered], cut: &[i64])
     assert_eq!(count("{keys} k JOIN {tasks} t ON t.id = k.task_id"), keyed, "one key for each task");
     assert_eq!(count("{leases} WHERE open = 0 AND holder IS NULL"), tasks, "nobody holds one any more");
 
+    // A lease begins a moment before its line is written: half of one is never a lease that has ended.
+    let early = format!(
+        "{{attempts}} a JOIN {{attempts}} b ON b.task_id = a.task_id AND b.run = a.run + 1 \
+         WHERE a.outcome = 'lost' AND b.started_ms < a.started_ms + {}",
+        LEASE.as_millis() / 2
+    );
+    assert_eq!(count(&early), 0, "runs began while another worker had the task's lease");
+
     // One run finished, the last one; every earlier one has its reason.
     assert_eq!(count("{attempts} WHERE outcome = 'finished'"), tasks, "each task is completed once");
     assert_eq!(count("{attempts} WHERE outcome IS NULL OR outcome NOT IN ('finished', 'lost', 'again')"), 0);
@@ -109,13 +117,6 @@ pub fn tasks(tables: &Tables, taken: &[Taken], offered: &[Offered], cut: &[i64])
          WHERE a.runs = a.told AND a.done = a.runs AND l.runs = a.runs AND t.attempts = a.runs"
     );
     assert_eq!(count(&agree), tasks, "runs, attempts and leases agree");
-    // A lease begins a moment before its line is written: half of one is never a lease that has ended.
-    let early = format!(
-        "{{attempts}} a JOIN {{attempts}} b ON b.task_id = a.task_id AND b.run = a.run + 1 \
-         WHERE a.outcome = 'lost' AND b.started_ms < a.started_ms + {}",
-        LEASE.as_millis() / 2
-    );
-    assert_eq!(count(&early), 0, "runs began while another worker had the task's lease");
 
     // A worker that stood still and was killed had a task: it ran again, unless its end was already on the way.
     let mut again = BTreeMap::new();
