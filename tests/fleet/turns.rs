@@ -239,11 +239,15 @@ fn play(stage: Stage, turns: Vec<Turn>) {
     println!("fleet: {:?}", began.elapsed());
 }
 
+/// How often everyone is killed.
+fn rounds() -> usize {
+    std::env::var("FLEET_ROUNDS").map_or(1, |rounds| rounds.parse().expect("FLEET_ROUNDS is a number"))
+}
+
 #[test]
 fn each_member_may_be_killed_under_load() {
-    let rounds = std::env::var("FLEET_ROUNDS").map_or(1, |rounds| rounds.parse().expect("FLEET_ROUNDS is a number"));
     let mut turns = Vec::new();
-    for _ in 0..rounds {
+    for _ in 0..rounds() {
         turns.extend([Turn::Database, Turn::Redis]);
         turns.extend([0, 1].map(|index| Turn::Member(Member::Executor(index))));
         turns.extend([0, 1, 2].map(|index| Turn::Member(Member::Worker(index))));
@@ -257,8 +261,11 @@ fn each_member_may_be_killed_under_load() {
 /// What touches the tasks, over sTask's tables on the other engine.
 #[test]
 fn stasks_tables_lose_no_task_either() {
-    let mut turns = vec![Turn::Database, Turn::Member(Member::Executor(0))];
-    turns.extend([0, 1, 2].map(|index| Turn::Member(Member::Worker(index))));
-    turns.extend([Turn::Frozen(1), Turn::Late(2)]);
+    let mut turns = Vec::new();
+    for _ in 0..rounds() {
+        turns.extend([Turn::Database, Turn::Member(Member::Executor(0))]);
+        turns.extend([0, 1, 2].map(|index| Turn::Member(Member::Worker(index))));
+        turns.extend([Turn::Frozen(1), Turn::Late(2)]);
+    }
     play(Stage { engine: Kind::Postgres, driver: Driver::Stask }, turns);
 }
