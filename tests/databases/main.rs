@@ -17,6 +17,7 @@ mod queue;
 mod schema;
 mod server;
 mod site;
+mod stask;
 mod tls;
 mod trees;
 mod variables;
