@@ -11,6 +11,7 @@ mod corpus;
 mod data;
 mod failures;
 mod identity;
+mod manager;
 mod models;
 mod permissions;
 mod queue;
