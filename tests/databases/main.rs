@@ -10,6 +10,7 @@ mod clients;
 mod corpus;
 mod data;
 mod failures;
+mod hostile;
 mod identity;
 mod manager;
 mod models;
