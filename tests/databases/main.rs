@@ -6,6 +6,7 @@
 mod harness;
 
 mod accounts;
+mod away;
 mod clients;
 mod corpus;
 mod data;
