@@ -122,7 +122,8 @@ fn leaves(kind: Kind) {
         drop(callers);
         eventually("no statement is at work", SOON, || (count() == 0).then_some(()));
         let left = eventually("the lines are written", SOON, || {
-            let lines: Vec<Value> = sidecar.audit().into_iter().filter(|line| line["outcome"] != "answered").collect();
+            let lines: Vec<Value> =
+                sidecar.audit().into_iter().filter(|line| line["outcome"] == "client_gone").collect();
             (lines.len() == 2 * (turn + 1)).then_some(lines)
         });
         assert!(left.iter().all(|line| line["tool"] == "evo.content.search"), "{kind:?}: {left:?}");

@@ -6,6 +6,7 @@
 mod harness;
 
 mod accounts;
+mod alike;
 mod away;
 mod clients;
 mod corpus;
