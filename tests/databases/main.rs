@@ -12,6 +12,7 @@ mod clients;
 mod corpus;
 mod data;
 mod failures;
+mod forged;
 mod hostile;
 mod identity;
 mod manager;

@@ -59,7 +59,7 @@ async fn everywhere(database: &str) -> Vec<Place> {
 }
 
 /// sTask's tables, as its migrations make them.
-fn stask(dialect: Dialect) -> String {
+pub fn stask(dialect: Dialect) -> String {
     let (id, long, stamp, boolean) = match dialect {
         Dialect::MySql => {
             ("BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY", "LONGTEXT", "TIMESTAMP NULL", "TINYINT(1)")
