@@ -207,3 +207,85 @@ async fn tables_of_any_prefix_are_found_on_every_engine() {
     let wrong = Settings { prefix: "evo_; --".to_owned(), ..settings("sqlite://x") };
     assert!(mcp_sidecar::store::Pool::open(&wrong).is_err());
 }
+
+/// Texts of what makes and breaks numbers; the same ones each time.
+fn dirty(count: usize) -> Vec<String> {
+    let parts = [
+        "0", "1", "5", "9", "12", "00", "-", "+", ".", "e", "E", "x", " ", "\t", "\n", "\u{b}", "\r", ",", "_",
+        "\u{a0}", "٣", "½", "a", "'", "\\", "1e3", "0x1", "-5", ".5", "Inf", "nan",
+    ];
+    let mut state = 7_u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).expect("31 bits") % below
+    };
+    (0..count)
+        .map(|_| {
+            let length = next(7);
+            (0..length).map(|_| parts[next(parts.len())]).collect()
+        })
+        .collect()
+}
+
+/// The number that a text begins with: blanks, a sign, digits and a fraction; no exponent.
+fn begins_with(text: &str) -> f64 {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
+    let sign = usize::from(text.starts_with(['-', '+']));
+    let digits = |from: usize| from + text[from..].bytes().take_while(u8::is_ascii_digit).count();
+    let mut end = digits(sign);
+    if text[end..].starts_with('.') {
+        end = digits(end + 1);
+    }
+    text[..end].parse().unwrap_or(0.0)
+}
+
+#[tokio::test]
+async fn dirty_texts_are_the_same_numbers_everywhere() {
+    let texts = dirty(200);
+    let values = |dialect: Dialect| {
+        let rows = (FIRST..).zip(&texts).map(|(id, text)| {
+            [90_000 + id, 6, id].map(data::Cell::Int).into_iter().chain([data::Cell::Text(text.clone())]).collect()
+        });
+        let columns = vec!["id", "tmplvarid", "contentid", "value"];
+        let rows = data::Rows { table: "site_tmplvar_contentvalues", columns, rows: rows.collect() };
+        format!("UPDATE evo_site_content SET deleted = 0; {}", data::insert(dialect, "evo_", &rows))
+    };
+    let mut sites = vec![sqlite_script(&(script(Dialect::Sqlite) + &values(Dialect::Sqlite))).await];
+    for (kind, name) in [(Kind::MariaDb, "mariadb"), (Kind::Postgres, "postgres")] {
+        let server = shared(kind).await;
+        sites.push(filled(&server, "dirty", name, "").await);
+        server.run("dirty", &values(dialect(kind))).await;
+    }
+    let found = async |op: &str, value: &str, cast: &str| {
+        let filters = json!([{"tv": "never", "op": op, "value": value, "cast": cast}]);
+        let mut found = Vec::new();
+        for offset in [0, 100] {
+            let call = json!({"limit": 100, "offset": offset, "tv_filters": filters});
+            found.extend(agreed_ids(&sites, "evo.content.search", &call).await);
+        }
+        found
+    };
+    let expected = |holds: &dyn Fn(f64) -> bool| -> Vec<i64> {
+        (FIRST..).zip(&texts).filter(|(_, text)| holds(begins_with(text))).map(|(id, _)| id).collect()
+    };
+    for bound in [-1000, -12, -5, -1, 0, 1, 5, 9, 12, 19, 100, 512, 1000] {
+        let (text, number) = (bound.to_string(), f64::from(bound));
+        let whole = |value: f64| value.trunc();
+        assert_eq!(found("=", &text, "SIGNED").await, expected(&|value| whole(value) == number), "= {bound}");
+        assert_eq!(found("<", &text, "SIGNED").await, expected(&|value| whole(value) < number), "< {bound}");
+        assert_eq!(
+            found(">=", &text, "UNSIGNED").await,
+            expected(&|value| whole(value).max(0.0) >= number),
+            ">= {bound}"
+        );
+        // Wide enough that nothing is rounded or cut.
+        assert_eq!(found(">", &text, "DECIMAL(30,9)").await, expected(&|value| value > number), "> {bound}");
+    }
+    for cast in ["SIGNED", "UNSIGNED"] {
+        for (dir, offset) in [("asc", 0), ("asc", 100), ("desc", 0), ("desc", 100)] {
+            let order = json!([{"tv": "never", "dir": dir, "cast": cast}]);
+            let call = json!({"limit": 100, "offset": offset, "tv_order": order, "with_tvs": ["never"]});
+            agreed(&sites, "evo.content.search", &call).await.expect("valid");
+        }
+    }
+}
