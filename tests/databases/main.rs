@@ -15,6 +15,7 @@ mod failures;
 mod forged;
 mod hostile;
 mod identity;
+mod large;
 mod manager;
 mod models;
 mod permissions;
