@@ -6,11 +6,17 @@
 mod harness;
 
 mod accounts;
+mod alike;
+mod away;
 mod clients;
 mod corpus;
 mod data;
 mod failures;
+mod forged;
+mod hostile;
 mod identity;
+mod large;
+mod manager;
 mod models;
 mod permissions;
 mod queue;
