@@ -131,11 +131,12 @@ fn judge(
     if facts.media_type != MediaType::Json {
         return Err(builtin(Reason::UnsupportedMediaType, "media_type"));
     }
-    match facts.body {
+    let read = match facts.body {
         Body::TooLarge => return Err(builtin(Reason::PayloadTooLarge, "limits.max_payload_kb")),
         Body::Unread(reason) => return Err(builtin(reason, "body")),
-        Body::Refused(_) | Body::Call(_) => {}
-    }
+        Body::Refused(refused) => Err(builtin(Reason::Parse(refused.refusal), "parse")),
+        Body::Call(envelope) => Ok(envelope),
+    };
     let servers = &snapshot.security.allow_servers;
     if servers.find(facts.server).is_none() {
         return Err(unlisted(servers, Reason::ServerDenied, "security.allow_servers"));
@@ -143,11 +144,7 @@ fn judge(
     let not_found = || builtin(Reason::ServerNotFound, "servers");
     // What is wrong with a call is nothing to a server that is not there.
     let found = |denial| if server.is_some() { denial } else { not_found() };
-    let envelope = match facts.body {
-        Body::Call(envelope) => envelope,
-        Body::Refused(refused) => return Err(found(builtin(Reason::Parse(refused.refusal), "parse"))),
-        Body::TooLarge | Body::Unread(_) => return Err(builtin(Reason::InternalError, "body")),
-    };
+    let envelope = read.map_err(found)?;
     let method = Method::from_name(&envelope.method);
     if let (Some(method), Some(server)) = (method, server)
         && !is_served(method, server)
