@@ -222,9 +222,12 @@ impl Call<'_> {
         record.decision = "deny";
         record.deny_code = Some(code);
         record.rule = denial.rule.name();
+        // What is charged to nobody can be caused without end.
+        let free = principal.is_none()
+            || matches!(denial.reason, Reason::RateLimited | Reason::ScopeDenied | Reason::Forbidden);
         if !self.policy.logging.audit_enabled {
             // Switched off by the policy.
-        } else if principal.is_none() {
+        } else if free {
             self.gateway.audit.deny(record);
         } else if let Some(slot) = self.gateway.audit.try_reserve() {
             let _ = slot.write(record).await;
