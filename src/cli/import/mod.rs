@@ -3,8 +3,15 @@
 //! PHP itself reads the files, so that whatever they compute counts. The result is loaded with the services' own loader
 //! before anybody sees it, and every setting that has no place in it is named.
 
+mod domain;
+mod feature;
+mod page;
 mod policy;
+mod scope;
+mod server;
 mod setting;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -58,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let mut read = php(&args.php, &files)?.into_iter();
     let settings = read.next().unwrap_or_default();
-    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let environment = |name: &str| std::env::var(name).ok();
     let made = policy::convert(settings, read.next(), &args.upstream, &environment, &valid)?;
     match &args.out {
         None => crate::cli::say(&made.text),
