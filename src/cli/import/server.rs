@@ -8,6 +8,9 @@ use crate::cli::import::setting::{Notes, Range, Settings};
 /// The class of the servers that this program serves by itself.
 const CONTENT: &str = "EvolutionCMS\\eMCP\\Servers\\ContentServer";
 
+/// The `limits.max_result_items` of the server `content` in eMCP's mcp.php.
+const SHIPPED_ITEMS: u64 = 50;
+
 /// The servers as TOML.
 pub(super) struct Registry {
     pub text: String,
@@ -170,7 +173,7 @@ impl List<'_> {
         if let Some(names) = server.denied("tool_names", notes) {
             out.key("tool_names", names);
         }
-        self.limits(&handle, &mut server, &mut out, notes);
+        self.limits(&mut server, &mut out, notes);
         self.scopes(&key, &mut server, &mut out, notes);
         let unread = server.unread(&["route", "auth", "scopes"]);
         if !unread.is_empty() {
@@ -181,14 +184,15 @@ impl List<'_> {
         if content { out.text } else { out.commented() }
     }
 
-    fn limits(&self, _handle: &str, server: &mut Settings, out: &mut Page, notes: &mut Notes) {
+    fn limits(&self, server: &mut Settings, out: &mut Page, notes: &mut Notes) {
         let mut security = server.below("security", notes);
         out.key("security.deny_tools", security.denied_patterns("deny_tools", notes));
         security.finish(notes);
         let mut limits = server.below("limits", notes);
-        for (key, most) in [("max_payload_kb", 1 << 20), ("max_result_bytes", 1 << 30), ("max_result_items", 100_000)] {
+        for (key, most) in [("max_payload_kb", 1 << 20), ("max_result_bytes", 1 << 30)] {
             out.some(&format!("limits.{key}"), limits.number(key, Range::cap(None, 1, most), notes));
         }
+        out.some("limits.max_result_items", self.max_result_items(&mut limits, notes));
         limits.finish(notes);
         let mut rate = server.below("rate_limit", notes);
         let per_minute = Range { default: None, least: 0, most: 1_000_000, other: None };
@@ -205,6 +209,20 @@ impl List<'_> {
             out.some(&format!("stream.{key}"), stream.number(key, Range::cap(None, 1, most), notes));
         }
         stream.finish(notes);
+    }
+
+    /// PHP never read it: what was only shipped, or would be wider than the cap that counted, stays behind.
+    fn max_result_items(&self, limits: &mut Settings, notes: &mut Notes) -> Option<u64> {
+        let key = limits.named("max_result_items");
+        let cap = self.globals.max_result_items;
+        let range = Range { default: None, least: 1, most: 100_000, other: None };
+        let items = limits.number("max_result_items", range, notes)?;
+        let kept = items != SHIPPED_ITEMS && items < cap;
+        notes.push(match kept {
+            true => format!("{key} = {items} counts here, which eMCP never read: its cap was {cap}"),
+            false => format!("{key} = {items} was left out: eMCP never read it, and its cap was {cap}, as it is here"),
+        });
+        kept.then_some(items)
     }
 
     fn scopes(&self, _key: &str, server: &mut Settings, out: &mut Page, notes: &mut Notes) {

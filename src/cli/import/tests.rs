@@ -251,3 +251,29 @@ fn a_registry_without_servers_makes_a_policy_that_says_so() {
         noted(&made.notes.join("\n"), &["mcp.php registers no server", "404"]);
     }
 }
+
+fn content() -> Value {
+    json!({"handle": "content", "transport": "web", "enabled": true,
+        "class": "EvolutionCMS\\eMCP\\Servers\\ContentServer"})
+}
+
+#[test]
+fn a_servers_cap_of_items_that_php_never_read_does_not_lower_what_was_served_nor_raise_it() {
+    for (global, items, expected, word) in [
+        (100, json!(50), 100, "was left out"),
+        (100, json!(25), 25, "counts here"),
+        (100, json!(100), 100, "was left out"),
+        (100, json!(500), 100, "was left out"),
+        (30, json!(40), 30, "was left out"),
+        (100, json!("x"), 100, "was left out"),
+        (100, Value::Null, 100, "was left out"),
+    ] {
+        let mut server = content();
+        server["limits"] = json!({"max_result_items": items});
+        let made = made(json!({"limits": {"max_result_items": global}}), Some(json!({"servers": [server]})));
+        assert_eq!(load(&made).servers[0].limits.max_result_items, expected, "{items}");
+        noted(&made.notes.join("\n"), &["servers[0].limits.max_result_items", word]);
+    }
+    let shipped = made(json!({}), None);
+    assert_eq!(load(&shipped).servers[0].limits.max_result_items, 100);
+}
