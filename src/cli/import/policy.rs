@@ -158,7 +158,7 @@ fn logging(root: &mut Settings, out: &mut Page, notes: &mut Notes) {
     }
     out.table("logging");
     out.key("audit_enabled", logging.switch("audit_enabled", true, true, notes));
-    let redacted = logging.denied("redact_keys", notes);
+    let redacted = logging.words("redact_keys", notes);
     if redacted.is_none() && given {
         notes
             .push("logging.redact_keys is not there, so that eMCP hid nothing: its usual names are hidden here".into());
@@ -193,6 +193,7 @@ fn auth(root: &mut Settings, environment: Environment<'_>, out: &mut Page, notes
     if scopes.is_empty() {
         scopes = scope::shipped();
     }
+    scope::complete(&mut scopes, "auth.scope_map", notes);
     out.table("auth.scope_map");
     for (scope, patterns) in &scopes {
         out.key(&key_text(scope), patterns.clone());

@@ -40,7 +40,7 @@ fn owned(patterns: &[&str]) -> Vec<String> {
 pub(super) fn read(mut map: Settings, notes: &mut Notes) -> Scopes {
     let names = map.names();
     let patterns = |scope: String| {
-        let mut patterns = map.denied(&scope, notes)?;
+        let mut patterns = map.words(&scope, notes)?;
         patterns.retain(|pattern| !pattern.trim().is_empty());
         Some((scope, patterns))
     };

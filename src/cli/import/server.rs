@@ -170,7 +170,7 @@ impl List<'_> {
         out.key("allow_tools", if content { json!(["evo.content.*", "evo.model.*"]) } else { json!([]) });
         out.key("allow_resources", json!([]));
         out.key("allow_prompts", json!([]));
-        if let Some(names) = server.denied("tool_names", notes) {
+        if let Some(names) = server.words("tool_names", notes) {
             out.key("tool_names", names);
         }
         self.limits(&mut server, &mut out, notes);
@@ -225,8 +225,22 @@ impl List<'_> {
         kept.then_some(items)
     }
 
-    fn scopes(&self, _key: &str, server: &mut Settings, out: &mut Page, notes: &mut Notes) {
-        for (scope, patterns) in scope::read(server.below("scope_map", notes), notes) {
+    /// The map that eMCP ships for `content` keeps its clients from `ping`, from lists and from the notification that
+    /// each of them sends; its own global map is what was meant.
+    fn scopes(&self, key: &str, server: &mut Settings, out: &mut Page, notes: &mut Notes) {
+        let mut scopes = scope::read(server.below("scope_map", notes), notes);
+        let key = format!("{key}.scope_map");
+        if scope::is_shipped_server(&scopes) {
+            let instead =
+                if self.globals.shipped_scopes { "[auth.scope_map] counts" } else { "eMCP's global map counts" };
+            notes.push(format!(
+                "{key} is the one that eMCP ships, which refuses ping, notifications and lists to whoever has mcp:read \
+                 and mcp:call: {instead} here"
+            ));
+            scopes = if self.globals.shipped_scopes { Vec::new() } else { scope::shipped() };
+        }
+        scope::complete(&mut scopes, &key, notes);
+        for (scope, patterns) in scopes {
             out.key(&format!("scope_map.{}", key_text(&scope)), patterns);
         }
     }

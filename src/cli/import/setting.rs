@@ -165,8 +165,8 @@ impl Settings {
         Some(patterns)
     }
 
-    /// What is denied or hidden: a list of words, or one word.
-    pub fn denied(&mut self, name: &str, notes: &mut Notes) -> Option<Vec<String>> {
+    /// A list of words, or one word, where more of them never allow more.
+    pub fn words(&mut self, name: &str, notes: &mut Notes) -> Option<Vec<String>> {
         let value = self.take(name)?;
         let items = match value {
             Value::Null => Vec::new(),
@@ -180,7 +180,7 @@ impl Settings {
     /// Patterns of what is denied; those that no name can match are left out.
     pub fn denied_patterns(&mut self, name: &str, notes: &mut Notes) -> Vec<String> {
         let key = self.named(name);
-        let words = self.denied(name, notes).unwrap_or_default().into_iter().map(|word| word.trim().to_owned());
+        let words = self.words(name, notes).unwrap_or_default().into_iter().map(|word| word.trim().to_owned());
         words
             .filter(|word| match Pattern::new(word) {
                 // The loader says what is wrong with one that is too long.

@@ -277,3 +277,69 @@ fn a_servers_cap_of_items_that_php_never_read_does_not_lower_what_was_served_nor
     let shipped = made(json!({}), None);
     assert_eq!(load(&shipped).servers[0].limits.max_result_items, 100);
 }
+
+/// Which scopes a server asks for.
+fn needs(made: &Made, methods: &[&str]) -> Vec<String> {
+    let policy = load(made);
+    methods.iter().map(|method| policy.servers[0].scope_map.required(method).0.to_owned()).collect()
+}
+
+#[test]
+fn clients_get_past_initialize_with_the_maps_that_emcp_ships() {
+    let methods = ["initialize", "notifications/initialized", "ping", "resources/list", "tools/call", "admin/x", "odd"];
+    let read = "mcp:read";
+    let usual = [read, read, read, read, "mcp:call", "mcp:admin", "mcp:admin"];
+    let mut global = json!({
+        "mcp:read": ["initialize", "ping", "tools/list", "resources/list", "resources/read", "prompts/list",
+            "prompts/get", "completion/complete"],
+        "mcp:call": ["tools/call"], "mcp:admin": ["admin/*"],
+    });
+    let mut server = content();
+    server["scope_map"] =
+        json!({"mcp:read": ["initialize", "tools/list", "resources/read"], "mcp:call": ["tools/call"]});
+    let registry = json!({"servers": [server]});
+    let shipped = made(json!({"auth": {"scope_map": global}}), Some(registry.clone()));
+    assert_eq!(needs(&shipped, &methods), usual, "{}", shipped.text);
+    assert!(!shipped.text.contains("\nscope_map."), "{}", shipped.text);
+    let notes = shipped.notes.join("\n");
+    noted(&notes, &["auth.scope_map", "notifications/*", "\"mcp:read\""]);
+    noted(&notes, &["servers[0].scope_map", "[auth.scope_map] counts"]);
+
+    // A site's own global map did not count for this server, and does not now.
+    global["mcp:read"] = json!(["*"]);
+    let own = made(json!({"auth": {"scope_map": global}}), Some(registry));
+    assert_eq!(needs(&own, &methods), usual, "{}", own.text);
+    noted(&own.notes.join("\n"), &["servers[0].scope_map", "eMCP's global map counts"]);
+}
+
+#[test]
+fn a_map_of_the_sites_own_is_completed_and_changes_nothing_else() {
+    let methods = ["initialize", "notifications/initialized", "ping", "tools/call", "resources/list"];
+    let admin = "mcp:admin";
+    for (map, expected) in [
+        (json!({"a": ["initialize", "tools/*"]}), ["a", "a", "a", "a", admin]),
+        (json!({"a": "initialize", "b": ["ping"], "c": ["*"]}), ["a", "a", "b", "c", "c"]),
+        (json!({"a": ["initialize"], "b": ["notifications/*", "tools/call"]}), ["a", "b", "a", "b", admin]),
+        (json!({"a": ["*"]}), ["a", "a", "a", "a", "a"]),
+        (json!({"b": ["tools/call"]}), [admin, admin, admin, "b", admin]),
+        (json!(["initialize", "tools/call"]), ["0", "0", "0", "1", admin]),
+        (
+            json!({"a": ["", 5, "initialize"], "b": [], "c": null, "d": {"x": "tools/call"}}),
+            ["a", "a", "a", "d", admin],
+        ),
+    ] {
+        let global = made(json!({"auth": {"scope_map": map}}), None);
+        assert_eq!(needs(&global, &methods), expected, "{map}");
+        let mut server = content();
+        server["scope_map"] = map.clone();
+        let own = made(json!({}), Some(json!({"servers": [server]})));
+        assert_eq!(needs(&own, &methods), expected, "{map}");
+        let added = expected[0] != admin && map != json!({"a": ["*"]});
+        assert_eq!(own.notes.iter().any(|note| note.starts_with("servers[0].scope_map")), added, "{map}");
+    }
+    // A map that says nothing counted as none.
+    for map in [json!([]), Value::Null, json!({"a": []})] {
+        let made = made(json!({"auth": {"scope_map": map}}), None);
+        assert_eq!(needs(&made, &methods), ["mcp:read", "mcp:read", "mcp:read", "mcp:call", "mcp:read"]);
+    }
+}
