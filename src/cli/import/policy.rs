@@ -71,6 +71,14 @@ fn globals(root: &mut Settings, environment: Environment<'_>, out: &mut Page, no
     let internal = mode.switch("internal", true, false, notes) && permission.is_some();
     out.key("internal", internal);
     mode.finish(notes);
+    if internal {
+        manager(environment, out, notes);
+    }
+    if !(enable && internal) {
+        notes.push(
+            "the manager's routes are 404 here (enable, mode.internal), where eMCP served them all the same".into(),
+        );
+    }
     let mut route = root.below("route", notes);
     let segment = |text: String| text.trim().trim_matches('/').to_owned();
     out.table("route");
@@ -110,6 +118,25 @@ fn globals(root: &mut Settings, environment: Environment<'_>, out: &mut Page, no
     domain::domain(root, out, notes);
     feature::features(root, out, notes);
     Globals { max_result_items, shipped_scopes }
+}
+
+/// Who tells whose a manager's session is, which eMCP left to the CMS: it cannot be guessed.
+fn manager(environment: Environment<'_>, out: &mut Page, notes: &mut Notes) {
+    let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let minutes = set("SESSION_LIFETIME").and_then(|text| text.parse().ok()).filter(|n| (1..=43_200).contains(n));
+    let mut example = Page::default();
+    example.table("manager");
+    example.key("sources", json!(["session_file"]));
+    example.key("cookie", set("SESSION_COOKIE").unwrap_or_else(|| "evo_session".to_owned()));
+    example.key("session_minutes", minutes.unwrap_or(120_u64));
+    out.text.push('\n');
+    out.comment("Without sources the manager's routes are 404. docs/MANAGER.md tells what each source needs.");
+    out.text.push_str(example.commented().trim_start());
+    notes.push(
+        "mode.internal is true, and the manager's routes are 404 until manager.sources in [manager] says who tells the \
+         manager's users: take the comment up, and give executor.toml what the source needs (docs/MANAGER.md)"
+            .to_owned(),
+    );
 }
 
 /// What users of the manager need; `None` where nobody could have it.
@@ -198,5 +225,53 @@ fn auth(root: &mut Settings, environment: Environment<'_>, out: &mut Page, notes
     for (scope, patterns) in &scopes {
         out.key(&key_text(scope), patterns.clone());
     }
+    token(environment, out, notes);
     scope::is_shipped(&scopes)
+}
+
+/// sApi's own route, which stands behind this program now: as sApi had it, to be switched on.
+fn token(environment: Environment<'_>, out: &mut Page, notes: &mut Notes) {
+    let list = |name: &str, default: &str| -> Vec<String> {
+        let text = environment(name).unwrap_or_else(|| default.to_owned());
+        text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    };
+    let mut ttl = Settings::new("", json!({"SAPI_JWT_TTL": environment("SAPI_JWT_TTL")}), notes);
+    let mut roles: Vec<u32> = Vec::new();
+    for word in list("SAPI_ALLOWED_USER_ROLES", "1") {
+        match word.parse() {
+            Ok(role) if role > 0 => roles.push(role),
+            _ => notes.push(format!("SAPI_ALLOWED_USER_ROLES: {word:?} is no role, and was left out")),
+        }
+    }
+    out.text.push('\n');
+    out.comment("POST /{base}/{version}/token for users of the CMS, as sApi answers it.");
+    out.text.push_str("[auth.token]\n");
+    out.key("enabled", false);
+    let range = Range { default: Some(3600), least: 60, most: 30 * 86_400, other: Some(3600) };
+    out.some("ttl_seconds", ttl.number("SAPI_JWT_TTL", range, notes));
+    out.key("scopes", list("SAPI_JWT_SCOPES", "*"));
+    out.key("roles", roles);
+    out.key("account_per_minute", 10);
+    out.key("address_per_minute", 30);
+    let base = environment("SAPI_BASE_PATH").unwrap_or_else(|| "api".to_owned());
+    let path = |version: &str| {
+        let parts = [base.as_str(), version, "token"].map(|part| part.trim().trim_matches('/'));
+        parts.into_iter().filter(|part| !part.is_empty()).fold(String::new(), |path, part| path + "/" + part)
+    };
+    let (php, here) = (path(environment("SAPI_VERSION").as_deref().unwrap_or("v1")), path("v1"));
+    let moved = if php == here { String::new() } else { format!(", and clients must ask {here} in place of {php}") };
+    notes.push(format!(
+        "auth.token: sApi's {php} cannot be reached behind this program, which answers 404 there. Set \
+         auth.token.enabled = true to have {here} answered here (it is filled in as sApi had it; \
+         compat.token_errors = true for sApi's codes){moved}; or make tokens elsewhere"
+    ));
+    let known = ["SAPI_BASE_PATH", "SAPI_JWT_ISS", "SAPI_JWT_TTL", "SAPI_JWT_SCOPES", "SAPI_ALLOWED_USER_ROLES"];
+    let unset: Vec<&str> = known.into_iter().filter(|name| environment(name).is_none()).collect();
+    if !unset.is_empty() {
+        notes.push(format!(
+            "{} counted as not set: if the site's .env sets one, set it and import again. Without SAPI_JWT_ISS, \
+             tokens of every issuer are good (auth.issuer)",
+            unset.join(", ")
+        ));
+    }
 }
