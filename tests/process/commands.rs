@@ -377,11 +377,42 @@ fn settings_that_php_refuses_or_that_make_no_policy_are_told() {
         ("<?php return [", "eMCP.php:1: Unclosed"),
         ("<?php return missing_function();", "missing_function"),
         ("<?php return 3;", "it returns no array"),
+        (
+            "<?php echo 'noise'; @$x[1]; defined('IN_MANAGER_MODE') || die('Hands off.');",
+            "eMCP.php: it ends PHP (exit or die)",
+        ),
+        ("<?php ob_start(); exit(0);", "eMCP.php: it ends PHP (exit or die)"),
+        ("<?php class A implements Nothing {}", "\"Nothing\" not found"),
         ("<?php return ['route' => ['api_prefix' => 'a/b']];", "route.api_prefix"),
     ] {
         let (code, out, err) = import(text, &[]);
         assert_eq!((code, out.as_str()), (1, ""), "{text}");
-        assert!(err.contains(said), "{text}: {err}");
+        assert!(err.contains(said) && err.matches("eMCP.php:").count() < 2, "{text}: {err}");
+    }
+    let odd =
+        "<?php return ['limits' => ['max_payload_kb' => INF, 'max_result_bytes' => STDIN], 'mode' => new stdClass,
+        'security' => ['allow_servers' => function () {}]];";
+    let (code, out, err) = import(odd, &[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("\nallow_servers = []\n"), "{out}");
+    for key in
+        ["limits.max_payload_kb is \"INF\"", "limits.max_result_bytes is", "mode is", "security.allow_servers is"]
+    {
+        assert!(err.contains(key), "{key}: {err}");
+    }
+    let registry = dir.path().join("mcp.php");
+    fs::write(&registry, "<?php return ['servers' => []];").expect("is written");
+    let (code, out, err) = import("<?php return [];", &[registry.to_str().expect("text")]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("\nservers = []\n") && err.contains("mcp.php registers no server"), "{out}{err}");
+    for (program, said) in [
+        ("false", "false ended with exit status: 1 and printed no settings: is it PHP"),
+        ("true", "true ended with exit status: 0 and printed no settings: is it PHP"),
+        ("echo", "echo printed something else than settings: is it PHP"),
+    ] {
+        let (code, out, err) = import("<?php return [];", &["--php", program]);
+        assert_eq!((code, out.as_str()), (1, ""), "{program}");
+        assert!(err.contains(said), "{program}: {err}");
     }
     let (code, _, err) = import("<?php return [];", &["--php", "/nowhere/php"]);
     assert_eq!(code, 1);

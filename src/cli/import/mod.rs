@@ -97,10 +97,20 @@ fn php(program: &Path, files: &[&Path]) -> anyhow::Result<Vec<Value>> {
         ),
         _ => anyhow::Error::new(error).context(format!("cannot run {}", program.display())),
     })?;
-    if !output.status.success() {
-        bail!("PHP refuses the settings: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let (said, program) = (said.trim(), program.display());
+    let status = output.status;
+    if !status.success() && !said.is_empty() {
+        bail!("PHP refuses the settings: {said}");
     }
-    serde_json::from_slice(&output.stdout).context("PHP printed something else than settings")
+    if output.stdout.is_empty() || !status.success() {
+        bail!("{program} ended with {status} and printed no settings: is it PHP for the command line? --php names it");
+    }
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        anyhow::anyhow!(
+            "{program} printed something else than settings: is it PHP for the command line? --php names it"
+        )
+    })
 }
 
 /// Whether the services would start with this policy; what they would say if not.

@@ -235,7 +235,8 @@ fn token(environment: Environment<'_>, out: &mut Page, notes: &mut Notes) {
         let text = environment(name).unwrap_or_else(|| default.to_owned());
         text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
     };
-    let mut ttl = Settings::new("", json!({"SAPI_JWT_TTL": environment("SAPI_JWT_TTL")}), notes);
+    let ttl = environment("SAPI_JWT_TTL").map_or_else(|| json!({}), |ttl| json!({"SAPI_JWT_TTL": ttl}));
+    let mut ttl = Settings::new("", ttl, notes);
     let mut roles: Vec<u32> = Vec::new();
     for word in list("SAPI_ALLOWED_USER_ROLES", "1") {
         match word.parse() {
@@ -259,11 +260,11 @@ fn token(environment: Environment<'_>, out: &mut Page, notes: &mut Notes) {
         parts.into_iter().filter(|part| !part.is_empty()).fold(String::new(), |path, part| path + "/" + part)
     };
     let (php, here) = (path(environment("SAPI_VERSION").as_deref().unwrap_or("v1")), path("v1"));
-    let moved = if php == here { String::new() } else { format!(", and clients must ask {here} in place of {php}") };
+    let moved = if php == here { String::new() } else { format!("; clients must then ask {here} in place of {php}") };
     notes.push(format!(
-        "auth.token: sApi's {php} cannot be reached behind this program, which answers 404 there. Set \
-         auth.token.enabled = true to have {here} answered here (it is filled in as sApi had it; \
-         compat.token_errors = true for sApi's codes){moved}; or make tokens elsewhere"
+        "auth.token: sApi's {php} cannot be reached behind this program, which answers 404 there. The table is filled in \
+         as sApi had it: set auth.token.enabled = true to issue tokens here (with compat.token_errors = true under \
+         sApi's codes){moved}; or make them elsewhere"
     ));
     let known = ["SAPI_BASE_PATH", "SAPI_JWT_ISS", "SAPI_JWT_TTL", "SAPI_JWT_SCOPES", "SAPI_ALLOWED_USER_ROLES"];
     let unset: Vec<&str> = known.into_iter().filter(|name| environment(name).is_none()).collect();

@@ -351,6 +351,7 @@ fn sapis_token_route_is_filled_in_and_off() {
     assert!(!token.enabled);
     assert_eq!((token.ttl_s, token.scopes.as_slice(), token.roles.as_slice()), (3600, &["*".to_owned()][..], &[1][..]));
     noted(&notes, &["auth.token.enabled = true", "/api/v1/token"]);
+    assert!(!notes.contains(" is null"), "{notes}");
     noted(&notes, &["SAPI_JWT_ISS", "not set"]);
 
     let environment = |name: &str| {
@@ -375,7 +376,7 @@ fn sapis_token_route_is_filled_in_and_off() {
         &["SAPI_JWT_TTL is \"5\"", "60"][..],
         &["SAPI_ALLOWED_USER_ROLES", "\"x\""],
         &["SAPI_ALLOWED_USER_ROLES", "\"0\""],
-        &["clients must ask /rest/v1/token in place of /rest/v2/token"],
+        &["clients must then ask /rest/v1/token in place of /rest/v2/token"],
     ] {
         noted(&notes, words);
     }
