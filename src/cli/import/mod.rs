@@ -1,7 +1,9 @@
 //! `mcp-sidecar import`: a site's PHP settings of eMCP as a policy.toml.
 //!
-//! PHP itself reads the files, so that whatever they compute counts. The result is loaded with the services' own loader
-//! before anybody sees it, and every setting that has no place in it is named.
+//! PHP itself reads the files, so that whatever they compute counts. Invariants: a value means what PHP took it for, or
+//! something stricter; each that changes or stays behind has a note with its key; the result is loaded with the
+//! services' own loader before anybody sees it. Non-goals: servers whose classes run in PHP, sidecar.toml and
+//! executor.toml.
 
 mod domain;
 mod feature;
@@ -30,7 +32,8 @@ const SCRIPT: &str = include_str!("settings.php");
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The PHP files are run by php (Debian: apt-get install php-cli), with this process's environment:
-set what they read from the site's .env, such as SAPI_BASE_PATH and SAPI_JWT_ISS.
+set what they read from the site's .env, and what stands there of SAPI_BASE_PATH, SAPI_VERSION, SAPI_JWT_ISS,
+SAPI_JWT_TTL, SAPI_JWT_SCOPES, SAPI_ALLOWED_USER_ROLES, SESSION_COOKIE and SESSION_LIFETIME.
 The policy goes to standard output or --out, what it could not carry over to standard error and to its first lines.
 
 Example:
