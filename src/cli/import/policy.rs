@@ -67,7 +67,8 @@ fn globals(root: &mut Settings, environment: Environment<'_>, out: &mut Page, no
     let permission = permission(root, notes);
     let mut mode = root.below("mode", notes);
     out.table("mode");
-    out.key("api", mode.switch("api", true, false, notes));
+    let api = mode.switch("api", true, false, notes);
+    out.key("api", api);
     let internal = mode.switch("internal", true, false, notes) && permission.is_some();
     out.key("internal", internal);
     mode.finish(notes);
@@ -87,7 +88,7 @@ fn globals(root: &mut Settings, environment: Environment<'_>, out: &mut Page, no
     out.key("api_prefix", segment(route.text("api_prefix", "mcp", notes)));
     out.key("manager_prefix", segment(route.text("manager_prefix", "emcp", notes)));
     route.finish(notes);
-    let shipped_scopes = auth(root, environment, out, notes);
+    let shipped_scopes = auth(root, enable && api, environment, out, notes);
     let mut rate = root.below("rate_limit", notes);
     out.table("rate_limit");
     out.key("enabled", rate.switch("enabled", true, true, notes));
@@ -195,7 +196,7 @@ fn logging(root: &mut Settings, out: &mut Page, notes: &mut Notes) {
 }
 
 /// Whether the scopes are eMCP's own.
-fn auth(root: &mut Settings, environment: Environment<'_>, out: &mut Page, notes: &mut Notes) -> bool {
+fn auth(root: &mut Settings, api: bool, environment: Environment<'_>, out: &mut Page, notes: &mut Notes) -> bool {
     let mut auth = root.below("auth", notes);
     let mode = auth.take("mode").unwrap_or_else(|| json!("sapi_jwt"));
     let open = mode == "none";
@@ -225,12 +226,12 @@ fn auth(root: &mut Settings, environment: Environment<'_>, out: &mut Page, notes
     for (scope, patterns) in &scopes {
         out.key(&key_text(scope), patterns.clone());
     }
-    token(environment, out, notes);
+    token(api && !open, environment, out, notes);
     scope::is_shipped(&scopes)
 }
 
-/// sApi's own route, which stands behind this program now: as sApi had it, to be switched on.
-fn token(environment: Environment<'_>, out: &mut Page, notes: &mut Notes) {
+/// sApi's own route, which stands behind this program now: as sApi had it, to be switched on where tokens are of use.
+fn token(issued: bool, environment: Environment<'_>, out: &mut Page, notes: &mut Notes) {
     let list = |name: &str, default: &str| -> Vec<String> {
         let text = environment(name).unwrap_or_else(|| default.to_owned());
         text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
@@ -261,10 +262,15 @@ fn token(environment: Environment<'_>, out: &mut Page, notes: &mut Notes) {
     };
     let (php, here) = (path(environment("SAPI_VERSION").as_deref().unwrap_or("v1")), path("v1"));
     let moved = if php == here { String::new() } else { format!("; clients must then ask {here} in place of {php}") };
+    let instead = match issued {
+        true => format!(
+            "The table is filled in as sApi had it: set auth.token.enabled = true to issue tokens here (with \
+             compat.token_errors = true under sApi's codes){moved}; or make them elsewhere"
+        ),
+        false => "None are issued here without API routes that ask for them: make them elsewhere".to_owned(),
+    };
     notes.push(format!(
-        "auth.token: sApi's {php} cannot be reached behind this program, which answers 404 there. The table is filled in \
-         as sApi had it: set auth.token.enabled = true to issue tokens here (with compat.token_errors = true under \
-         sApi's codes){moved}; or make them elsewhere"
+        "auth.token: sApi's {php} cannot be reached behind this program, which answers 404 there. {instead}"
     ));
     let known = ["SAPI_BASE_PATH", "SAPI_JWT_ISS", "SAPI_JWT_TTL", "SAPI_JWT_SCOPES", "SAPI_ALLOWED_USER_ROLES"];
     let unset: Vec<&str> = known.into_iter().filter(|name| environment(name).is_none()).collect();

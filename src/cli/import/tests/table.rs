@@ -63,6 +63,11 @@ fn sapis_token_route_is_filled_in_and_off() {
     }
     assert!(!notes.contains("not set"), "{notes}");
 
+    for without in [json!({"auth": {"mode": "none"}}), json!({"mode": {"api": false}}), json!({"enable": false})] {
+        let (_, notes) = of(without);
+        noted(&notes, &["auth.token: ", "None are issued here"]);
+    }
+
     // Switched on, it is a policy that loads.
     let on = made.text.replace("[auth.token]\nenabled = false", "[auth.token]\nenabled = true");
     let source = Source::embedded("test", &on, std::path::Path::new("."));
