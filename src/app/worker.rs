@@ -108,6 +108,7 @@ pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::
             done.map_err(anyhow::Error::from).and_then(|done| done.context("the queue does not answer"))
         }
         None => {
+            jobs.observe(&site, policy.current());
             jobs.start(audit.clone());
             asked_to_stop.await;
             let impatient = async { while signals.next().await != Asked::Stop {} };

@@ -125,21 +125,26 @@ impl Desk {
         }
     }
 
-    /// The failover: the call is run now. Its key is kept where there is a database for it.
+    /// The failover: the call is run now. Its key is kept where there is a database for it; an answer whose key is not
+    /// kept names none.
     async fn at_once(&self, mut visit: Visit<'_>) -> Result<Reply, Reason> {
+        let keys = self.queues.as_ref().map(|(queues, _)| queues.keys());
         let asked = visit.key.is_some();
-        if !asked && is_verified(&visit.meta.principal()) {
+        if asked && keys.is_none() {
+            // A key that cannot be kept promises nothing.
+            return Err(Reason::AsyncUnavailable);
+        }
+        if !asked && keys.is_some() && is_verified(&visit.meta.principal()) {
             let key = format!("sync:{}", &visit.hash[..40]);
             visit.key_id = key_id(visit.caller, &key);
             visit.key = Some(key);
         }
-        let keys = self.queues.as_ref().map(|(queues, _)| queues.keys());
-        let mut kept = None;
+        let mut taken = None;
         if let (Some(keys), Some(key)) = (keys, visit.row()) {
             // Should this process die, the key is free again soon.
             match keys.reserve(Key { ttl_ms: IN_PROGRESS_MS, ..key }).await {
                 Ok(Submitted::Known(record)) => return visit.known(&record),
-                Ok(Submitted::New(_)) => kept = Some((keys, key)),
+                Ok(Submitted::New(_)) => taken = Some((keys, key)),
                 Err(error) => {
                     tracing::error!(%error, trace.id = visit.caller.trace_id, "jobs: a key could not be taken");
                     if asked {
@@ -147,19 +152,19 @@ impl Desk {
                     }
                 }
             }
-        } else if asked {
-            // A key that cannot be kept promises nothing.
-            return Err(Reason::AsyncUnavailable);
         }
         let ran = self.run.run(visit.policy, visit.caller, &visit.meta.call()).await;
         let failed = ran.infrastructure;
         let result = result(visit.policy, &visit.meta, ran);
-        if let Some((queue, key)) = kept {
+        let mut kept = false;
+        if let Some((queue, key)) = taken {
             let done = if failed { queue.release(key).await } else { queue.keep(key, &result.to_string()).await };
+            kept = !failed && done.is_ok();
             if let Err(error) = done {
                 tracing::error!(%error, trace.id = visit.caller.trace_id, "jobs: an answer could not be kept");
             }
         }
+        visit.key = visit.key.filter(|_| kept);
         let mut reply = visit.reply(200, "completed", Value::Null, &visit.caller.trace_id, false);
         reply.body["result"] = result;
         Ok(reply)

@@ -33,6 +33,7 @@
 //! # Non-goals
 //! Calls to foreign servers (their upstreams are the proxy's), streams, schedules.
 
+mod census;
 mod desk;
 mod entry;
 mod judge;
@@ -47,6 +48,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use census::Census;
 pub use desk::{Desk, Reply};
 pub use judge::{Away, Permitted, Unpermitted, judge, judge_now};
 pub use meta::Meta;

@@ -19,7 +19,7 @@ use crate::telemetry::{QueueMetrics, RunOutcome};
 
 /// The longest wait before another attempt.
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
-/// How often keys whose time is over are forgotten, and the queue is counted.
+/// How often keys whose time is over are forgotten, and what ended long ago.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// A worker; any number of them share a queue.
@@ -275,7 +275,6 @@ impl Worker {
             queue.register().await?;
             queue.sweep().await?;
             queue.prune(self.settings.keep).await?;
-            self.metrics.depth(queue.depth().await?);
             Ok::<(), Error>(())
         };
         if let Err(error) = swept.await {

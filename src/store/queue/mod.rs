@@ -12,6 +12,7 @@
 
 mod lease;
 mod operate;
+mod probe;
 mod schema;
 mod submit;
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Queue {
             task.priority.as_str().into(),
         ];
         let id = work.insert(&sql, values).await?;
-        let sql = self.sql("INSERT INTO {leases} (task_id, mac, urgency) VALUES (?, ?, ?)");
+        let sql = self.sql("INSERT INTO {leases} (task_id, mac, urgency, not_before_ms) VALUES (?, ?, ?, {now_ms})");
         work.execute(&sql, vec![id.into(), (task.seal)(id).into(), (task.priority as i64).into()]).await?;
         if let Some(key) = key {
             let sql = self.sql("UPDATE {keys} SET task_id = ? WHERE id = ?");
