@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use mcp_sidecar::base::Secret;
 use mcp_sidecar::store::queue::{Driver, Key, NewTask, Priority, Queue, Registration, Settlement, Status, Submitted};
 use mcp_sidecar::store::{Error, Settings};
+use sqlx::mysql::MySqlConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, MySqlConnection};
 
 use crate::server::{DEADLINE, Kind, Server, shared};
 use crate::site::{dialect, run_sqlite};
@@ -255,5 +257,61 @@ async fn stasks_own_tables_are_written_in_its_shape_and_what_it_ends_stays_ended
         place.run("UPDATE evo_s_tasks SET status = 100").await;
         let finished = Settlement::Finished { result: "1", key: None };
         assert!(!queue.settle(&claim, "w", finished).await.expect("it answers"), "{name}");
+    }
+}
+
+/// sTask's PHP writes the time of its own clock, which is UTC, into a session that has the server's time zone.
+#[tokio::test]
+async fn times_are_those_of_stasks_screens_whatever_the_servers_zone_is() {
+    let server = Server::start(Kind::MariaDb).await;
+    server.run("mysql", "CREATE DATABASE zones; SET GLOBAL time_zone = '+03:00'").await;
+    let options: MySqlConnectOptions = server.url("zones").parse().expect("a URL");
+    let mut php = options.timezone(None).connect().await.expect("it answers");
+    php.execute(sqlx::raw_sql(AssertSqlSafe(stask(Dialect::MySql)))).await.expect("the tables are made");
+    let settings = Settings::new(Secret::new(server.url("zones")), "evo_");
+    for driver in [Driver::Stask, Driver::Own] {
+        let queue = Queue::open(&settings, driver).expect("valid settings");
+        let Submitted::New(id) = queue.submit(&task("{}"), None).await.expect("it is made") else {
+            panic!("it is new")
+        };
+        let claim = queue.claim("w", LEASE).await.expect("it answers").expect("it is due");
+        assert_eq!(claim.id, id);
+        let finished = Settlement::Finished { result: "1", key: None };
+        assert!(queue.settle(&claim, "w", finished).await.expect("it answers"), "{driver:?}");
+        let told = queue.task(id).await.expect("it answers").expect("it is there");
+        assert_eq!(php.is_now(&told.created_at).await, 1, "operators are told UTC: {told:?}");
+        assert_eq!(php.is_now(&told.finished_at).await, 1, "{told:?}");
+    }
+    let screens = "SELECT COUNT(*) FROM evo_s_tasks WHERE ABS(TIMESTAMPDIFF(SECOND, created_at, UTC_TIMESTAMP())) < 60 \
+                   AND ABS(TIMESTAMPDIFF(SECOND, finished_at, UTC_TIMESTAMP())) < 60";
+    assert_eq!(php.number(screens).await, 1, "as the screens read it");
+
+    // What PHP wrote is due when it says.
+    let queue = Queue::open(&settings, Driver::Stask).expect("valid settings");
+    let row = |hours: i64| {
+        format!(
+            "INSERT INTO evo_s_tasks (identifier, action, start_at) VALUES \
+             ('emcp_dispatch', 'dispatch', UTC_TIMESTAMP() + INTERVAL {hours} HOUR)"
+        )
+    };
+    php.execute(sqlx::raw_sql(AssertSqlSafe(row(2)))).await.expect("is written");
+    assert_eq!(queue.adopt().await.expect("it answers"), 0, "due in two hours");
+    php.execute(sqlx::raw_sql(AssertSqlSafe(row(-1)))).await.expect("is written");
+    assert_eq!(queue.adopt().await.expect("it answers"), 1, "due for an hour");
+}
+
+/// What a session of PHP's reads.
+trait Screens {
+    async fn number(&mut self, statement: &str) -> i64;
+
+    async fn is_now(&mut self, utc: &str) -> i64 {
+        self.number(&format!("SELECT ABS(TIMESTAMPDIFF(SECOND, '{utc}', UTC_TIMESTAMP())) < 60")).await
+    }
+}
+
+impl Screens for MySqlConnection {
+    async fn number(&mut self, statement: &str) -> i64 {
+        let statement = AssertSqlSafe(statement.to_owned());
+        sqlx::query_scalar(statement).fetch_one(self).await.expect("a number")
     }
 }
