@@ -34,6 +34,7 @@ fn both_forms_of_a_dispatch_are_read_and_nothing_else() {
         "[]",
         "{}",
         r#"{"method":""}"#,
+        r#"{"method":" \t"}"#,
         r#"{"method":7}"#,
         r#"{"method":"a","method":"b"}"#,
         r#"{"method":"a","id":{}}"#,
