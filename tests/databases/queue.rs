@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_sidecar::base::Secret;
-use mcp_sidecar::store::queue::{Driver, Key, NewTask, Priority, Queue, Registration, Settlement, Status, Submitted};
+use mcp_sidecar::store::queue::{
+    Driver, Key, NewTask, Priority, Queue, Registration, Settlement, Status, Submitted, Undone,
+};
 use mcp_sidecar::store::{Error, Settings};
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, MySqlConnection};
@@ -124,7 +126,12 @@ async fn each_task_has_one_worker_and_one_completion() {
     const TASKS: usize = 40;
     for place in everywhere("queue_claims").await {
         let queue = place.queue(Driver::Own);
-        for number in 0..TASKS {
+        let many = NewTask { started_by: Some(1 << 40), ..task("{}") };
+        let made = queue.submit(&many, None).await.unwrap_or_else(|error| panic!("{}: {error}", place.name));
+        let Submitted::New(id) = made else { panic!("it is new") };
+        let by = queue.task(id).await.expect("it answers").expect("it is there").started_by;
+        assert_eq!(by, Some(1 << 40), "{}", place.name);
+        for number in 1..TASKS {
             queue.submit(&task(&format!("{{\"n\":{number}}}")), None).await.expect("it is made");
         }
         let workers = (0..6).map(|number| {
@@ -239,6 +246,11 @@ async fn stasks_own_tables_are_written_in_its_shape_and_what_it_ends_stays_ended
         let seen = queue.task(id).await.expect("it answers").expect("it is there");
         // At 10 sTask's own worker would take it, without asking anybody.
         assert_eq!((seen.status, seen.started_by, &*seen.priority), (Some(Status::Preparing), Some(7), "normal"));
+        let many = NewTask { started_by: Some(1 << 40), ..task("{}") };
+        let Submitted::New(other) = queue.submit(&many, None).await.expect("it is made") else { panic!("{name}") };
+        let by = queue.task(other).await.expect("it answers").expect("it is there").started_by;
+        assert_eq!(by, None, "{name}: sTask's column does not hold it");
+        queue.cancel(other).await.expect("it answers").expect("it had not ended");
         // A row that somebody else put there has no lease: nobody takes it.
         place
             .run("INSERT INTO evo_s_tasks (identifier, action, status) VALUES ('emcp_dispatch', 'dispatch', 30)")
@@ -254,9 +266,25 @@ async fn stasks_own_tables_are_written_in_its_shape_and_what_it_ends_stays_ended
         assert_eq!(queue.adopt().await.expect("it answers"), 0, "{name}");
         let foreign = queue.claim("w", LEASE).await.expect("it answers").expect("it was taken over");
         assert_eq!((&*foreign.meta, &*foreign.mac), ("foreign", ""), "{name}");
-        place.run("UPDATE evo_s_tasks SET status = 100").await;
+        // What is ended or deleted in sTask's screens is nobody's any more, and leaves no lease behind.
+        place.run("UPDATE evo_s_tasks SET status = 100 WHERE meta <> 'foreign'").await;
+        place.run("DELETE FROM evo_s_tasks WHERE meta = 'foreign'").await;
         let finished = Settlement::Finished { result: "1", key: None };
-        assert!(!queue.settle(&claim, "w", finished).await.expect("it answers"), "{name}");
+        for claim in [&claim, &foreign] {
+            assert!(!queue.settle(claim, "w", finished).await.expect("it answers"), "{name}");
+            assert!(queue.renew(claim, "w", LEASE).await.expect("it answers"), "{name}");
+        }
+        queue.prune(LEASE).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        for claim in [&claim, &foreign] {
+            assert!(!queue.renew(claim, "w", LEASE).await.expect("it answers"), "{name}");
+            let runs = queue.attempts(claim.id).await.expect("it answers");
+            assert_eq!(runs.last().map(|(_, _, how)| &**how), Some("cancelled"), "{name}");
+        }
+        assert_eq!(queue.retry(foreign.id).await.expect("it answers"), Err(Undone::NoSuchTask), "{name}");
+        assert_eq!(queue.retry(id).await.expect("it answers"), Ok(()), "{name}: its code is known still");
+        queue.prune(LEASE).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let again = queue.claim("w", LEASE).await.expect("it answers").expect("it was asked for again");
+        assert_eq!((again.id, &*again.mac), (id, &*seal(id)), "{name}");
     }
 }
 

@@ -218,7 +218,7 @@ impl Queue {
             claim.id.into(),
         ];
         if work.execute(&sql, values).await? == 0 {
-            // Ended in sTask's own screens: the lease stays as it was, and nobody claims it again.
+            // Ended in sTask's own screens: the lease stays as it was, until it is pruned, and nobody claims it again.
             return Ok(false);
         }
         if let Settlement::Finished { key: Some((key, ttl_ms)), .. } = how {

@@ -70,7 +70,7 @@ impl Names {
         if driver == Driver::Own {
             let columns = format!(
                 "id {id}, identifier VARCHAR(255) NOT NULL, action VARCHAR(255) NOT NULL, \
-                 status SMALLINT NOT NULL DEFAULT 10, message TEXT NULL, started_by INT NULL, meta {long} NULL, \
+                 status SMALLINT NOT NULL DEFAULT 10, message TEXT NULL, started_by BIGINT NULL, meta {long} NULL, \
                  result {long} NULL, start_at {stamp}, finished_at {stamp}, attempts INT NOT NULL DEFAULT 0, \
                  max_attempts INT NOT NULL DEFAULT 3, priority VARCHAR(255) NOT NULL DEFAULT 'normal', \
                  progress INT NOT NULL DEFAULT 0, created_at {stamp}, updated_at {stamp}"
