@@ -38,6 +38,7 @@ mod desk;
 mod entry;
 mod judge;
 mod meta;
+mod pass;
 mod request;
 pub mod settings;
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub use census::Census;
 pub use desk::{Desk, Reply};
 pub use judge::{Away, Permitted, Unpermitted, judge, judge_now};
 pub use meta::Meta;
+pub use pass::Pass;
 pub use request::{Invalid, Request, payload_hash};
 pub use settings::Settings;
 pub use worker::Worker;
