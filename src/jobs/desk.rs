@@ -1,7 +1,9 @@
 //! Where calls are taken: a task and a key, or what is known of the same request from before.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +20,9 @@ use crate::telemetry::{QueueMetrics, Submission};
 /// How long a key is taken while its call is answered at once.
 const IN_PROGRESS_MS: u64 = 60_000;
 
+/// How often keys of calls that were answered at once are looked through.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// The answer to a dispatch: its status and JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
@@ -31,6 +36,8 @@ pub struct Desk {
     run: Arc<dyn Run>,
     metrics: Arc<QueueMetrics>,
     taken: Arc<tokio::sync::Notify>,
+    /// When keys of calls that were answered at once were last looked through.
+    swept: Mutex<Option<Instant>>,
 }
 
 /// One call at the desk.
@@ -54,7 +61,7 @@ impl Desk {
         metrics: Arc<QueueMetrics>,
         taken: Arc<tokio::sync::Notify>,
     ) -> Self {
-        Self { queues, run, metrics, taken }
+        Self { queues, run, metrics, taken, swept: Mutex::default() }
     }
 
     /// Takes one call. `key` is the header, which goes before the body's member.
@@ -165,9 +172,33 @@ impl Desk {
             }
         }
         visit.key = visit.key.filter(|_| kept);
+        if kept {
+            self.sweep();
+        }
         let mut reply = visit.reply(200, "completed", Value::Null, &visit.caller.trace_id, false);
         reply.body["result"] = result;
         Ok(reply)
+    }
+}
+
+impl Desk {
+    /// Has keys forgotten whose time is over. A worker does that for its own driver's, and calls may be answered at once
+    /// where none runs.
+    fn sweep(&self) {
+        let Some((queues, _)) = &self.queues else { return };
+        {
+            let mut swept = self.swept.lock();
+            if swept.is_some_and(|at| at.elapsed() < SWEEP) {
+                return;
+            }
+            *swept = Some(Instant::now());
+        }
+        let keys = queues.keys().clone();
+        tokio::spawn(async move {
+            if let Err(error) = keys.sweep().await {
+                tracing::warn!(%error, "jobs: old keys could not be forgotten");
+            }
+        });
     }
 }
 

@@ -134,6 +134,11 @@ async fn each_task_has_one_worker_and_one_completion() {
         for number in 1..TASKS {
             queue.submit(&task(&format!("{{\"n\":{number}}}")), None).await.expect("it is made");
         }
+        let waited = queue.oldest_wait().await.unwrap_or_else(|error| panic!("{}: {error}", place.name));
+        assert!(waited < Duration::from_secs(60), "{}: {waited:?}", place.name);
+        place.run("UPDATE evo_mcp_leases SET not_before_ms = not_before_ms - 90000 WHERE task_id = 7").await;
+        let waited = queue.oldest_wait().await.expect("it answers").as_secs();
+        assert!((90..150).contains(&waited), "{}: {waited}", place.name);
         let workers = (0..6).map(|number| {
             let queue = place.queue(Driver::Own);
             let place = place.name;
@@ -160,6 +165,7 @@ async fn each_task_has_one_worker_and_one_completion() {
         }
         assert_eq!((done.len(), done.values().sum::<usize>()), (TASKS, TASKS), "{}", place.name);
         assert_eq!(queue.depth().await.expect("it answers"), [0, 0, 0, TASKS as u64, 0], "{}", place.name);
+        assert_eq!(queue.oldest_wait().await.expect("it answers"), Duration::ZERO, "{}", place.name);
         assert_eq!(queue.prune(LEASE).await.expect("it answers"), 0, "{}", place.name);
         let tasks = queue.list(Some(Status::Finished), 100).await.expect("it answers");
         assert!(tasks.iter().all(|task| task.result == task.meta && task.progress == 100 && task.attempts == 1));
