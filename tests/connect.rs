@@ -398,6 +398,59 @@ fn a_database_that_is_not_the_sites_or_not_there_is_told_apart() {
 }
 
 #[test]
+fn a_queue_that_cannot_be_reached_is_told() {
+    let files = Files::new();
+    let site = files.dir.path().join("conf/site.sqlite");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(mcp_sidecar::app::demo_site(&site, 0)).expect("the demo site");
+    let shipped = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/policy.toml"));
+    let shipped = shipped.expect("the shipped policy");
+    let policy = |queue: &str| {
+        files.write("policy.toml", &shipped.replace("\n[end]", &format!("\n[queue]\n{queue}\n\n[end]")));
+    };
+    let executor = |queue: &str| {
+        let text = "[executor]\nsocket = \"e.sock\"\n[database]\nurl = \"sqlite://site.sqlite\"\n";
+        let rest = "key_env = \"OTHER_KEY\"\naudit = { dir = \"runs\" }\n";
+        let table = if queue.is_empty() { String::new() } else { format!("[queue_worker]\n{queue}\n{rest}") };
+        files.write("executor.toml", &format!("{text}{table}"));
+    };
+    executor("");
+    for driver in ["own", "stask"] {
+        policy(&format!("driver = \"{driver}\"\nfailover = \"sync\""));
+        let (code, text) = files.check(&[]);
+        assert!(code == 1 && text.contains("executor.toml has no [queue_worker]"), "{driver}: {text}");
+        assert!(!text.contains("is valid"), "{text}");
+    }
+    policy("driver = \"sync\"\nfailover = \"sync\"");
+    let (code, text) = files.check(&[]);
+    assert!(code == 0 && text.contains("warn       queue.driver is \"sync\" and executor.toml has no"), "{text}");
+    policy("driver = \"sync\"");
+    assert!(files.check(&[]).1.contains("every dispatched call is answered with 503"));
+
+    let down = server::free_port();
+    let away = format!("url = \"mysql://user@127.0.0.1:{down}/site\"\nacquire_timeout = \"200ms\"");
+    for (driver, queue, word, expected) in [
+        ("own", "url = \"sqlite://queue.sqlite\"", "ok", "will be made in"),
+        ("own", "url = \"sqlite://nowhere/queue.sqlite\"", "failed", "cannot be used"),
+        ("own", "url = \"sqlite://site.sqlite\"", "ok", "will be made when it is first used"),
+        ("own", &away, "failed", "cannot be used"),
+        ("stask", "url = \"sqlite://site.sqlite\"", "ok", "sTask's table of tasks, with the prefix"),
+        ("stask", "url = \"sqlite://site.sqlite\"\nprefix = \"none_\"", "failed", "none_s_tasks is missing"),
+        ("stask", "url = \"sqlite://queue.sqlite\"", "failed", "there is no"),
+    ] {
+        policy(&format!("driver = \"{driver}\""));
+        executor(queue);
+        let (code, text) = files.check(&["--connect"]);
+        assert!(about(&text, word, "queue").0.contains(expected), "{driver} {queue}: {text}");
+        assert_eq!(code, i32::from(word == "failed"), "{text}");
+    }
+    assert!(!files.dir.path().join("conf/queue.sqlite").exists(), "nothing is made");
+    policy("driver = \"off\"");
+    let (code, text) = files.check(&["--connect"]);
+    assert!(code == 0 && !text.contains(" queue "), "{text}");
+}
+
+#[test]
 fn a_redis_is_told_by_what_it_refuses() {
     let redis = RedisServer::start();
     let files = Files::new();
@@ -520,6 +573,31 @@ fn files_that_do_not_fit_each_other_are_warned_about() {
         "[upstreams.executor]\nurl = \"http://{address}\"\nidentity = true\nkey_env = \"OTHER_KEY\"\n"
     ));
     assert!(files.check(&[]).1.contains("upstreams.executor has another key than executor.toml"));
+}
+
+#[test]
+fn what_stdio_would_refuse_is_refused_here_too() {
+    let files = Files::new();
+    files.policy();
+    files.sidecar("[upstreams.executor]\nsocket = \"ours.sock\"\nidentity = true\n");
+    let (code, text) = files.check(&[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("note       mode.internal is true and manager.sources is empty"), "{text}");
+    let path = files.dir.path().join("conf/policy.toml");
+    let shipped = std::fs::read_to_string(&path).expect("the policy");
+    let desk = |upstream: &str| {
+        let table = format!("handle = \"desk\"\nenabled = true\ntransport = \"local\"\nupstream = \"{upstream}\"");
+        let rest = "kind = \"content\"\nsecurity = { deny_tools = [] }";
+        let text = shipped.replace("\n[end]", &format!("\n[[servers]]\n{table}\n{rest}\n\n[end]"));
+        std::fs::write(&path, text).expect("is written");
+    };
+    desk("executor");
+    let (code, text) = files.check(&[]);
+    assert!(code == 0 && !text.contains("warn"), "{text}");
+    desk("executer");
+    let (code, text) = files.check(&[]);
+    assert!(code == 1 && text.contains("there is no upstream \"executer\""), "{text}");
+    assert_eq!(text.matches("error: ").count(), 1, "{text}");
 }
 
 #[test]

@@ -69,6 +69,7 @@ impl RunningExecutor {
             Listen::Unix(path) => unavailable(error, path.display(), "executor.socket"),
             Listen::Tcp { address, .. } => unavailable(error, address, "executor.listen"),
         })?;
+        jobs.observe(plan, &policy);
         let (stop, mut stopped) = watch::channel(false);
         let served = Arc::clone(&executor);
         let task = tokio::spawn(serve(listener, served, async move {

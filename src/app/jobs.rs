@@ -11,15 +11,18 @@ use tokio::task::JoinHandle;
 
 use crate::audit::Audit;
 use crate::base::SystemClock;
-use crate::config;
+use crate::config::{self, Unkept};
 use crate::executor::{Dispatch, Executor, Submission};
-use crate::jobs::{Away, Desk, Queues, Ran, Run, Settings, Worker};
+use crate::jobs::{Away, Census, Desk, Queues, Ran, Run, Settings, Worker};
 use crate::policy::{Reason, Snapshot};
 use crate::protocol::Identity;
 use crate::telemetry::{Metrics, QueueMetrics};
 
 /// How long an audit log may take to be written to its end.
 const AUDIT_CLOSES: Duration = Duration::from_secs(5);
+
+/// How often the queue is counted, and looked for.
+const CENSUS: Duration = Duration::from_secs(10);
 
 /// Runs calls on the executor of this process.
 struct OnExecutor(Arc<Executor>);
@@ -101,6 +104,35 @@ impl RunningJobs {
         let desk = parts.as_ref().map(|parts| (Arc::clone(&parts.queues), parts.settings.key.clone()));
         executor.take_calls(Arc::new(AtDesk(Desk::new(desk, run, metrics, taken))));
         Ok(Self { parts, task: None, stop: watch::channel(false).0 })
+    }
+
+    /// Counts the queue from now on; where a policy wants one and there is none, says so.
+    pub fn observe(&self, plan: &config::Executor, policy: &Arc<ArcSwap<Snapshot>>) {
+        let mut stop = self.stop.subscribe();
+        let mut census = self
+            .parts
+            .as_ref()
+            .map(|parts| Census::new(Arc::clone(&parts.queues), Arc::clone(&parts.policy), Arc::clone(&parts.metrics)));
+        let (plan, policy) = (plan.clone(), Arc::clone(policy));
+        tokio::spawn(async move {
+            let mut told = None;
+            loop {
+                match &mut census {
+                    Some(census) => census.take().await,
+                    None => {
+                        let unkept = Unkept::of(&plan, &policy.load());
+                        if let Some(unkept) = unkept.filter(|_| told != unkept) {
+                            tracing::error!("jobs: {}", unkept.as_str());
+                        }
+                        told = unkept;
+                    }
+                }
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    () = tokio::time::sleep(CENSUS) => {}
+                }
+            }
+        });
     }
 
     /// A worker whose runs are lines of this log, if there is a queue.

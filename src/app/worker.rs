@@ -18,15 +18,16 @@ use crate::app::signals::{Asked, Signals};
 use crate::base::{Clock, SystemClock};
 use crate::config;
 use crate::executor::Executor;
+use crate::jobs::Pass;
 use crate::policy::QueueDriver;
 use crate::store::Pool;
 use crate::telemetry::Metrics;
 
-/// Works until a signal ends it; with `once`, until nothing is due. Metrics and health are read at `admin`.
+/// Works until a signal ends it; with `once`, until nothing is due, and says what was done. Metrics and health are read at `admin`.
 ///
 /// # Errors
 /// When the files name no queue, or something cannot start; with `once`, when the queue does not answer.
-pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::Result<()> {
+pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::Result<Option<Pass>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut signals = Signals::take()?;
     let Some(site) = plan.executor else { bail!("a worker needs executor.toml") };
@@ -105,14 +106,16 @@ pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::
                     work.await
                 }
             };
-            done.map_err(anyhow::Error::from).and_then(|done| done.context("the queue does not answer"))
+            let done = done.map_err(anyhow::Error::from);
+            done.and_then(|done| done.context("the queue does not answer")).map(Some)
         }
         None => {
+            jobs.observe(&site, policy.current());
             jobs.start(audit.clone());
             asked_to_stop.await;
             let impatient = async { while signals.next().await != Asked::Stop {} };
             jobs.stop(impatient).await;
-            Ok(())
+            Ok(None)
         }
     };
     close_audit(audit).await;

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use crate::app::{Finding, Loaded, State, connect};
 use crate::base::{Clock as _, SystemClock};
 use crate::config::{
-    Effective, Executor, Overrides, PolicyContext, Report, Sidecar, Source, inspect_executor, inspect_policy,
+    Effective, Executor, Overrides, PolicyContext, Report, Sidecar, Source, Unkept, inspect_executor, inspect_policy,
     inspect_sidecar, mismatches, parse_set,
 };
 use crate::policy::Snapshot;
@@ -73,8 +73,14 @@ pub fn run(args: Args) -> u8 {
             extra_secrets: &[],
         };
         let (result, values) = inspect_policy(&source, &overrides, context);
+        // What `stdio` and `test` would refuse is told here as well.
+        let local = Overrides { local_servers: true, ..overrides.clone() };
+        if let Err(found) = inspect_policy(&source, &local, context).0 {
+            checked.report.merge(found);
+        }
         checked.policy = checked.note(result, values);
     }
+    checked.look_for_the_queue();
     if args.dump {
         for value in &checked.effective {
             say!("{} = {}  # {}", value.key, value.value, value.origin);
@@ -96,6 +102,9 @@ pub fn run(args: Args) -> u8 {
     }
     for note in mismatches(checked.sidecar.as_ref(), checked.executor.as_ref(), checked.policy.as_ref()) {
         say!("warn       {note}");
+    }
+    if checked.serves_no_manager() {
+        say!("note       mode.internal is true and manager.sources is empty: the manager routes answer 404");
     }
     say!("configuration is valid");
     if args.connect { ask(&checked) } else { 0 }
@@ -121,6 +130,19 @@ impl Checked {
                 None
             }
         }
+    }
+
+    /// A policy whose calls would wait in a table that nobody here reaches is no working configuration.
+    fn look_for_the_queue(&mut self) {
+        let (Some(executor), Some(policy)) = (&self.executor, &self.policy) else { return };
+        if let Some(unkept @ Unkept::Tasks) = Unkept::of(executor, policy) {
+            self.report.merge(Report::of("executor.toml", unkept.as_str(), unkept.fix()));
+        }
+    }
+
+    fn serves_no_manager(&self) -> bool {
+        let internal = self.effective.iter().any(|value| value.key == "mode.internal" && value.value == "true");
+        internal && self.policy.as_ref().is_some_and(|policy| policy.manager.sources.is_empty())
     }
 
     fn note<T>(&mut self, result: Result<T, Report>, values: Vec<Effective>) -> Option<T> {

@@ -9,7 +9,7 @@ use crate::policy::Snapshot;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct SetArgs {
     /// Override one key of a configuration file; the value is TOML, a bare word is a string (repeatable)
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE", value_parser = parse_set)]
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE", value_parser = parse_set, global = true)]
     pub set: Vec<(String, String)>,
 }
 

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::Value;
 
@@ -33,7 +34,7 @@ struct QueueArgs {
     after_help = "Example:\n  mcp-sidecar worker --config /etc/mcp-sidecar/executor.toml \\\n    --policy /etc/mcp-sidecar/policy.toml"
 )]
 pub struct WorkerArgs {
-    /// End when nothing is due, as for cron
+    /// End when nothing is due, as for cron, and say how many tasks were processed
     #[arg(long)]
     once: bool,
     /// Where metrics and health are read
@@ -99,7 +100,8 @@ impl QueueArgs {
                 (files, set, PathBuf::from("var"))
             }
             Some(data) => {
-                let data = std::fs::canonicalize(data)?;
+                let data = std::fs::canonicalize(data)
+                    .with_context(|| format!("cannot use the data directory {} (--data)", data.display()))?;
                 let builtin = up::executor_keys(&data);
                 let mut builtin: Vec<(&str, &str)> = builtin.iter().map(|(key, value)| (*key, &**value)).collect();
                 if self.policy.is_none() {
@@ -129,7 +131,10 @@ impl QueueArgs {
 pub fn worker(args: WorkerArgs) -> anyhow::Result<()> {
     let plan = args.queue.plan()?;
     let _log = log(&Log::default())?;
-    runtime()?.block_on(work(plan, args.once, args.admin))
+    if let Some(pass) = runtime()?.block_on(work(plan, args.once, args.admin))? {
+        say(&format!("{pass}\n"));
+    }
+    Ok(())
 }
 
 /// Shows or changes tasks.

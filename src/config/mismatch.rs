@@ -1,7 +1,52 @@
 use crate::config::{Executor, Sidecar};
 use crate::executor::settings::Listen;
-use crate::policy::{AuthMode, IdentitySource, ServerKind, Snapshot};
+use crate::policy::{AuthMode, Failover, IdentitySource, QueueDriver, ServerKind, Snapshot};
 use crate::proxy::settings::{Address, Upstream};
+
+/// What a policy's queue comes to where executor.toml has no `[queue_worker]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unkept {
+    /// The policy names a table of tasks, and no connection leads to it.
+    Tasks,
+    /// Calls are answered at once, and their keys are forgotten.
+    Keys,
+}
+
+impl Unkept {
+    /// What is missing for this policy, if anything is.
+    #[must_use]
+    pub fn of(executor: &Executor, policy: &Snapshot) -> Option<Self> {
+        if executor.queue_worker.is_some() {
+            return None;
+        }
+        match (policy.queue.driver, policy.queue.failover) {
+            (QueueDriver::Own | QueueDriver::Stask, _) => Some(Self::Tasks),
+            (QueueDriver::Sync, Failover::Sync) => Some(Self::Keys),
+            (QueueDriver::Sync, Failover::Fail) | (QueueDriver::Off, _) => None,
+        }
+    }
+
+    /// The sentence.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tasks => {
+                "queue.driver of the policy names a table of tasks, and executor.toml has no [queue_worker] that leads to \
+                 it: no call can be run later"
+            }
+            Self::Keys => {
+                "queue.driver is \"sync\" and executor.toml has no [queue_worker], where keys would be kept: dispatched \
+                 calls with an idempotency key are answered with 503, and those without one run each time"
+            }
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub const fn fix(self) -> &'static str {
+        "add [queue_worker] with url, key_env and audit to executor.toml, or set queue.driver = \"off\""
+    }
+}
 
 /// Where each file is valid and two of them, or one and this environment, do not fit each other: one sentence each.
 /// They may belong to different machines, so that these are warnings.
@@ -13,6 +58,18 @@ pub fn mismatches(sidecar: Option<&Sidecar>, executor: Option<&Executor>, policy
             "no variable or file of `auth` holds a secret here: started like this, every token is answered with 500"
                 .to_owned(),
         );
+    }
+    if policy.is_some_and(|policy| policy.queue.driver == QueueDriver::Sync && policy.queue.failover == Failover::Fail)
+    {
+        notes.push(
+            "queue.driver is \"sync\" and queue.failover is \"fail\": every dispatched call is answered with 503"
+                .to_owned(),
+        );
+    }
+    if let (Some(executor), Some(policy)) = (executor, policy)
+        && let Some(unkept @ Unkept::Keys) = Unkept::of(executor, policy)
+    {
+        notes.push(unkept.as_str().to_owned());
     }
     let sources = policy.filter(|policy| policy.routes.manager).map_or(&[][..], |policy| &policy.manager.sources);
     for source in executor.map_or(&[][..], |_| sources) {

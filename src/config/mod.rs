@@ -29,7 +29,7 @@ mod watch;
 
 pub use diff::loosened;
 pub use executor::{Executor, inspect_executor, load_executor};
-pub use mismatch::mismatches;
+pub use mismatch::{Unkept, mismatches};
 pub use policy::{PolicyContext, inspect_policy, load_policy, models};
 pub use reader::Effective;
 pub use report::{Problem, Report};

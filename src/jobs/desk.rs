@@ -1,7 +1,9 @@
 //! Where calls are taken: a task and a key, or what is known of the same request from before.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +20,9 @@ use crate::telemetry::{QueueMetrics, Submission};
 /// How long a key is taken while its call is answered at once.
 const IN_PROGRESS_MS: u64 = 60_000;
 
+/// How often keys of calls that were answered at once are looked through.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// The answer to a dispatch: its status and JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
@@ -31,6 +36,8 @@ pub struct Desk {
     run: Arc<dyn Run>,
     metrics: Arc<QueueMetrics>,
     taken: Arc<tokio::sync::Notify>,
+    /// When keys of calls that were answered at once were last looked through.
+    swept: Mutex<Option<Instant>>,
 }
 
 /// One call at the desk.
@@ -54,7 +61,7 @@ impl Desk {
         metrics: Arc<QueueMetrics>,
         taken: Arc<tokio::sync::Notify>,
     ) -> Self {
-        Self { queues, run, metrics, taken }
+        Self { queues, run, metrics, taken, swept: Mutex::default() }
     }
 
     /// Takes one call. `key` is the header, which goes before the body's member.
@@ -125,21 +132,26 @@ impl Desk {
         }
     }
 
-    /// The failover: the call is run now. Its key is kept where there is a database for it.
+    /// The failover: the call is run now. Its key is kept where there is a database for it; an answer whose key is not
+    /// kept names none.
     async fn at_once(&self, mut visit: Visit<'_>) -> Result<Reply, Reason> {
+        let keys = self.queues.as_ref().map(|(queues, _)| queues.keys());
         let asked = visit.key.is_some();
-        if !asked && is_verified(&visit.meta.principal()) {
+        if asked && keys.is_none() {
+            // A key that cannot be kept promises nothing.
+            return Err(Reason::AsyncUnavailable);
+        }
+        if !asked && keys.is_some() && is_verified(&visit.meta.principal()) {
             let key = format!("sync:{}", &visit.hash[..40]);
             visit.key_id = key_id(visit.caller, &key);
             visit.key = Some(key);
         }
-        let keys = self.queues.as_ref().map(|(queues, _)| queues.keys());
-        let mut kept = None;
+        let mut taken = None;
         if let (Some(keys), Some(key)) = (keys, visit.row()) {
             // Should this process die, the key is free again soon.
             match keys.reserve(Key { ttl_ms: IN_PROGRESS_MS, ..key }).await {
                 Ok(Submitted::Known(record)) => return visit.known(&record),
-                Ok(Submitted::New(_)) => kept = Some((keys, key)),
+                Ok(Submitted::New(_)) => taken = Some((keys, key)),
                 Err(error) => {
                     tracing::error!(%error, trace.id = visit.caller.trace_id, "jobs: a key could not be taken");
                     if asked {
@@ -147,22 +159,46 @@ impl Desk {
                     }
                 }
             }
-        } else if asked {
-            // A key that cannot be kept promises nothing.
-            return Err(Reason::AsyncUnavailable);
         }
         let ran = self.run.run(visit.policy, visit.caller, &visit.meta.call()).await;
         let failed = ran.infrastructure;
         let result = result(visit.policy, &visit.meta, ran);
-        if let Some((queue, key)) = kept {
+        let mut kept = false;
+        if let Some((queue, key)) = taken {
             let done = if failed { queue.release(key).await } else { queue.keep(key, &result.to_string()).await };
+            kept = !failed && done.is_ok();
             if let Err(error) = done {
                 tracing::error!(%error, trace.id = visit.caller.trace_id, "jobs: an answer could not be kept");
             }
         }
+        visit.key = visit.key.filter(|_| kept);
+        if kept {
+            self.sweep();
+        }
         let mut reply = visit.reply(200, "completed", Value::Null, &visit.caller.trace_id, false);
         reply.body["result"] = result;
         Ok(reply)
+    }
+}
+
+impl Desk {
+    /// Has keys forgotten whose time is over. A worker does that for its own driver's, and calls may be answered at once
+    /// where none runs.
+    fn sweep(&self) {
+        let Some((queues, _)) = &self.queues else { return };
+        {
+            let mut swept = self.swept.lock();
+            if swept.is_some_and(|at| at.elapsed() < SWEEP) {
+                return;
+            }
+            *swept = Some(Instant::now());
+        }
+        let keys = queues.keys().clone();
+        tokio::spawn(async move {
+            if let Err(error) = keys.sweep().await {
+                tracing::warn!(%error, "jobs: old keys could not be forgotten");
+            }
+        });
     }
 }
 

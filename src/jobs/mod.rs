@@ -33,10 +33,12 @@
 //! # Non-goals
 //! Calls to foreign servers (their upstreams are the proxy's), streams, schedules.
 
+mod census;
 mod desk;
 mod entry;
 mod judge;
 mod meta;
+mod pass;
 mod request;
 pub mod settings;
 #[cfg(test)]
@@ -47,9 +49,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use census::Census;
 pub use desk::{Desk, Reply};
 pub use judge::{Away, Permitted, Unpermitted, judge, judge_now};
 pub use meta::Meta;
+pub use pass::Pass;
 pub use request::{Invalid, Request, payload_hash};
 pub use settings::Settings;
 pub use worker::Worker;

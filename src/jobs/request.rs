@@ -32,9 +32,6 @@ impl Request {
     /// When it is none of both, or could be understood in two ways.
     pub fn read(body: &[u8]) -> Result<Self, Invalid> {
         let envelope = protocol::parse_submission(body).map_err(|_| Invalid)?;
-        if envelope.method.is_empty() {
-            return Err(Invalid);
-        }
         let mut members: Map<String, Value> = serde_json::from_slice(body).map_err(|_| Invalid)?;
         let params = members.remove("params").filter(|params| match params {
             Value::Object(members) => !members.is_empty(),

@@ -8,7 +8,8 @@ use tokio::sync::{Notify, watch};
 use super::*;
 use crate::audit::{self, Audit, Durability};
 use crate::base::{PrincipalRecord, Secret, SystemClock};
-use crate::policy::{Denial, Reason};
+use crate::policy::{Denial, Failover, Reason};
+use crate::store::queue::{Key, Submitted};
 use crate::telemetry::{Metrics, QueueMetrics};
 
 #[test]
@@ -34,6 +35,7 @@ fn both_forms_of_a_dispatch_are_read_and_nothing_else() {
         "[]",
         "{}",
         r#"{"method":""}"#,
+        r#"{"method":" \t"}"#,
         r#"{"method":7}"#,
         r#"{"method":"a","method":"b"}"#,
         r#"{"method":"a","id":{}}"#,
@@ -369,6 +371,31 @@ async fn a_run_without_a_place_for_its_line_is_not_begun() {
     worker.await.unwrap();
     assert_eq!(office.run.calls.load(Ordering::SeqCst), 0);
     assert_eq!(office.ask("k").await.body["status"], "accepted");
+}
+
+/// No worker does it where calls are only ever answered at once.
+#[tokio::test]
+async fn keys_of_calls_that_are_answered_at_once_are_forgotten_in_time() {
+    let office = Office::open(|_| Answered::Result);
+    let mut policy = Snapshot::sample();
+    (policy.queue.driver, policy.queue.failover) = (QueueDriver::Sync, Failover::Sync);
+    office.policy.store(Arc::new(policy));
+    let keys = office.queues.keys();
+    let old = Key { id: "old", payload_hash: "h", trace_id: "t", ttl_ms: 0 };
+    assert_eq!(keys.reserve(old).await.unwrap(), Submitted::New(0));
+    let done = office.ask("k").await;
+    assert_eq!((done.status, &done.body["idempotency_key"]), (200, &json!("k")));
+    let url = std::str::from_utf8(office.settings.store.url.expose()).unwrap();
+    let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(url).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut left = 2;
+    while left != 1 {
+        assert!(Instant::now() < deadline, "{left}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let count = "SELECT COUNT(*) FROM evo_mcp_keys";
+        left = sqlx::query_scalar::<_, i64>(count).fetch_one(&mut connection).await.unwrap();
+    }
+    assert_eq!(office.ask("k").await.body["reused"], true, "what was kept is kept");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::audit::Audit;
 use crate::jobs::desk::result;
 use crate::jobs::entry::Entry;
-use crate::jobs::{Meta, Permitted, Queues, Run, Settings, Unpermitted, judge_now, meta};
+use crate::jobs::{Meta, Pass, Permitted, Queues, Run, Settings, Unpermitted, judge_now, meta};
 use crate::policy::{Denial, QueueDriver, Reason, Rule, Snapshot, may_call_tools};
 use crate::store::Error;
 use crate::store::queue::{Claim, Driver, Queue, Settlement};
@@ -19,7 +19,7 @@ use crate::telemetry::{QueueMetrics, RunOutcome};
 
 /// The longest wait before another attempt.
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
-/// How often keys whose time is over are forgotten, and the queue is counted.
+/// How often keys whose time is over are forgotten, and what ended long ago.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// A worker; any number of them share a queue.
@@ -74,7 +74,7 @@ impl Worker {
             match filled {
                 // Asked again and again: what has been said is not said again.
                 Err(error) if !was_away => tracing::warn!(%error, "jobs: the queue does not answer"),
-                Ok(()) if was_away => tracing::info!("jobs: the queue answers again"),
+                Ok(_) if was_away => tracing::info!("jobs: the queue answers again"),
                 _ => {}
             }
             tokio::select! {
@@ -92,36 +92,40 @@ impl Worker {
         tracing::info!(worker = self.name, "jobs: worker stopped");
     }
 
-    /// Runs what is due until nothing is, or `stop` goes up.
+    /// Runs what is due until nothing is, or `stop` goes up; what was done.
     ///
     /// # Errors
     /// When the queue does not answer, or the policy has none.
-    pub async fn once(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
+    pub async fn once(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<Pass, Error> {
         let (cut, cutting) = watch::channel(false);
         self.sweep().await;
+        let mut pass = Pass::default();
         let mut runs = JoinSet::new();
         loop {
-            self.fill(&mut runs, &cutting).await?;
+            pass.adopted += self.fill(&mut runs, &cutting).await?;
             if runs.is_empty() {
-                return Ok(());
+                return Ok(pass);
             }
             tokio::select! {
                 () = raised(&mut stop) => {
                     cut.send_replace(true);
-                    while runs.join_next().await.is_some() {}
-                    return Ok(());
+                    while let Some(ended) = runs.join_next().await {
+                        pass.count(ended.ok());
+                    }
+                    return Ok(pass);
                 }
-                _ = runs.join_next() => {}
+                Some(ended) = runs.join_next() => pass.count(ended.ok()),
             }
         }
     }
 
-    /// Begins as many runs as there is room for.
-    async fn fill(self: &Arc<Self>, runs: &mut JoinSet<()>, cut: &watch::Receiver<bool>) -> Result<(), Error> {
+    /// Begins as many runs as there is room for; how many tasks of others were taken over.
+    async fn fill(self: &Arc<Self>, runs: &mut JoinSet<RunOutcome>, cut: &watch::Receiver<bool>) -> Result<u64, Error> {
         let policy = self.policy.load_full();
-        let Some(queue) = self.queues.of(policy.queue.driver) else { return Ok(()) };
+        let Some(queue) = self.queues.of(policy.queue.driver) else { return Ok(0) };
+        let mut adopted = 0;
         if policy.queue.accept_foreign && policy.queue.driver == QueueDriver::Stask {
-            queue.adopt().await?;
+            adopted = queue.adopt().await?;
         }
         // What nobody could read of is not begun; the audit log says that it cannot be written.
         while runs.len() < self.settings.concurrency.max(1) && self.audit.writable() {
@@ -129,11 +133,11 @@ impl Worker {
             let (worker, queue, cut) = (Arc::clone(self), queue.clone(), cut.clone());
             runs.spawn(async move { worker.serve(&queue, &claim, cut).await });
         }
-        Ok(())
+        Ok(adopted)
     }
 
     /// One run, from its claim to its settlement.
-    async fn serve(&self, queue: &Queue, claim: &Claim, mut cut: watch::Receiver<bool>) {
+    async fn serve(&self, queue: &Queue, claim: &Claim, mut cut: watch::Receiver<bool>) -> RunOutcome {
         if let Some(lost) = &claim.lost {
             tracing::warn!(task.id = claim.id, lost.worker = lost, "jobs: a worker was lost; its task runs again");
         }
@@ -155,7 +159,8 @@ impl Worker {
             } => ended,
             () = self.keep(queue, claim) => {
                 tracing::warn!(task.id = claim.id, run = claim.run, "jobs: the task is this worker's no more");
-                return entry.close(RunOutcome::Lost).await;
+                entry.close(RunOutcome::Lost).await;
+                return RunOutcome::Lost;
             }
             () = tokio::time::sleep(self.settings.timeout) => self.again(claim, "The call took too long"),
         };
@@ -180,6 +185,7 @@ impl Worker {
         let (outcome_word, duration_ms) = (outcome.as_str(), entry.duration_ms());
         entry.close(outcome).await;
         tracing::info!(task.id = claim.id, run = claim.run, outcome = outcome_word, duration_ms, "jobs: task run");
+        outcome
     }
 
     async fn execute(&self, queue: &Queue, claim: &Claim, policy: &Snapshot, entry: &mut Entry) -> Ended {
@@ -275,7 +281,6 @@ impl Worker {
             queue.register().await?;
             queue.sweep().await?;
             queue.prune(self.settings.keep).await?;
-            self.metrics.depth(queue.depth().await?);
             Ok::<(), Error>(())
         };
         if let Err(error) = swept.await {

@@ -34,7 +34,7 @@ pub fn parse(body: &[u8]) -> Result<Envelope<'_>, Refused<'_>> {
 }
 
 /// Reads the body of a dispatch as strictly, but for what its short form leaves out: `jsonrpc` may be missing or
-/// anything, and `params` that are neither object nor array count as none.
+/// anything, and `params` that are neither object nor array count as none. An empty method counts as none as well.
 ///
 /// # Errors
 /// As [`parse`].
@@ -42,6 +42,7 @@ pub fn parse_submission(body: &[u8]) -> Result<Envelope<'_>, Refused<'_>> {
     let mut fields = fields(body)?;
     fields.version_ok = true;
     fields.params = fields.params.filter(|params| *params != Params::Other);
+    fields.method = fields.method.filter(|method| !method.trim().is_empty());
     fields.into_envelope()
 }
 

@@ -6,7 +6,7 @@ pub enum Error {
     #[error("database.prefix may hold letters, digits and underscores only")]
     InvalidPrefix,
     #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     #[error("database: no connection could be made in time")]
     Unreachable,
     #[error("database: no answer within {0:?}")]
@@ -16,11 +16,24 @@ pub enum Error {
     #[error("database: the column {0} is missing, or may not be read")]
     NoColumn(String),
     #[error("demo site: {0}")]
-    File(#[from] std::io::Error),
+    File(std::io::Error),
     #[error("a value of this type cannot be bound")]
     UnsupportedValue,
     #[error("database: others were faster")]
     Contended,
+}
+
+// Not `#[from]`, which would make them sources as well: their texts are in ours, and would be said twice.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::File(error)
+    }
 }
 
 impl Error {

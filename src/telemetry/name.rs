@@ -112,7 +112,8 @@ names! {
     ExecutorErrors Counter "executor_database_errors_total" ["kind"] "Failures of the database.";
     QueueSubmissions Counter "queue_submissions_total" ["outcome"] "Dispatched calls by what became of them.";
     QueueRuns Counter "queue_runs_total" ["outcome"] "Runs of tasks by how they ended.";
-    QueueTasks Gauge "queue_tasks" ["state"] "Tasks in the queue, counted each minute by a worker of this process.";
+    QueueTasks Gauge "queue_tasks" ["state"] "Tasks in the queue.";
+    QueueOldest Gauge "queue_oldest_wait_seconds" [] "For how long the task that waits longest has been due without a worker.";
     ResidentMemory Gauge "resident_memory_bytes" [] "Memory of the process that is in RAM.";
     OpenFds Gauge "open_fds" [] "Open file descriptors of the process.";
     MaxFds Gauge "max_fds" [] "How many it may open.";

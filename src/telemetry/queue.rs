@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
 
@@ -12,6 +13,7 @@ pub struct QueueMetrics {
     submissions: Vec<IntCounter>,
     runs: Vec<IntCounter>,
     tasks: Vec<IntGauge>,
+    oldest: IntGauge,
 }
 
 impl Metrics {
@@ -25,6 +27,7 @@ impl Metrics {
             submissions: r.counter_each(Name::QueueSubmissions, Submission::WORDS)?,
             runs: r.counter_each(Name::QueueRuns, RunOutcome::WORDS)?,
             tasks: r.gauge_each(Name::QueueTasks, TaskStatus::WORDS)?,
+            oldest: r.gauge(Name::QueueOldest)?,
         }))
     }
 }
@@ -45,5 +48,10 @@ impl QueueMetrics {
         for (gauge, count) in self.tasks.iter().zip(tasks) {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// For how long the task that waits longest has been due.
+    pub fn oldest_wait(&self, waited: Duration) {
+        self.oldest.set(i64::try_from(waited.as_secs()).unwrap_or(i64::MAX));
     }
 }

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_sidecar::base::Secret;
-use mcp_sidecar::store::queue::{Driver, Key, NewTask, Priority, Queue, Registration, Settlement, Status, Submitted};
+use mcp_sidecar::store::queue::{
+    Driver, Key, NewTask, Priority, Queue, Registration, Settlement, Status, Submitted, Undone,
+};
 use mcp_sidecar::store::{Error, Settings};
+use sqlx::mysql::MySqlConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, MySqlConnection};
 
 use crate::server::{DEADLINE, Kind, Server, shared};
 use crate::site::{dialect, run_sqlite};
@@ -100,9 +104,19 @@ async fn each_task_has_one_worker_and_one_completion() {
     const TASKS: usize = 40;
     for place in everywhere("queue_claims").await {
         let queue = place.queue(Driver::Own);
-        for number in 0..TASKS {
+        let many = NewTask { started_by: Some(1 << 40), ..task("{}") };
+        let made = queue.submit(&many, None).await.unwrap_or_else(|error| panic!("{}: {error}", place.name));
+        let Submitted::New(id) = made else { panic!("it is new") };
+        let by = queue.task(id).await.expect("it answers").expect("it is there").started_by;
+        assert_eq!(by, Some(1 << 40), "{}", place.name);
+        for number in 1..TASKS {
             queue.submit(&task(&format!("{{\"n\":{number}}}")), None).await.expect("it is made");
         }
+        let waited = queue.oldest_wait().await.unwrap_or_else(|error| panic!("{}: {error}", place.name));
+        assert!(waited < Duration::from_secs(60), "{}: {waited:?}", place.name);
+        place.run("UPDATE evo_mcp_leases SET not_before_ms = not_before_ms - 90000 WHERE task_id = 7").await;
+        let waited = queue.oldest_wait().await.expect("it answers").as_secs();
+        assert!((90..150).contains(&waited), "{}: {waited}", place.name);
         let workers = (0..6).map(|number| {
             let queue = place.queue(Driver::Own);
             let place = place.name;
@@ -129,6 +143,7 @@ async fn each_task_has_one_worker_and_one_completion() {
         }
         assert_eq!((done.len(), done.values().sum::<usize>()), (TASKS, TASKS), "{}", place.name);
         assert_eq!(queue.depth().await.expect("it answers"), [0, 0, 0, TASKS as u64, 0], "{}", place.name);
+        assert_eq!(queue.oldest_wait().await.expect("it answers"), Duration::ZERO, "{}", place.name);
         assert_eq!(queue.prune(LEASE).await.expect("it answers"), 0, "{}", place.name);
         let tasks = queue.list(Some(Status::Finished), 100).await.expect("it answers");
         assert!(tasks.iter().all(|task| task.result == task.meta && task.progress == 100 && task.attempts == 1));
@@ -215,6 +230,11 @@ async fn stasks_own_tables_are_written_in_its_shape_and_what_it_ends_stays_ended
         let seen = queue.task(id).await.expect("it answers").expect("it is there");
         // At 10 sTask's own worker would take it, without asking anybody.
         assert_eq!((seen.status, seen.started_by, &*seen.priority), (Some(Status::Preparing), Some(7), "normal"));
+        let many = NewTask { started_by: Some(1 << 40), ..task("{}") };
+        let Submitted::New(other) = queue.submit(&many, None).await.expect("it is made") else { panic!("{name}") };
+        let by = queue.task(other).await.expect("it answers").expect("it is there").started_by;
+        assert_eq!(by, None, "{name}: sTask's column does not hold it");
+        queue.cancel(other).await.expect("it answers").expect("it had not ended");
         // A row that somebody else put there has no lease: nobody takes it.
         place
             .run("INSERT INTO evo_s_tasks (identifier, action, status) VALUES ('emcp_dispatch', 'dispatch', 30)")
@@ -230,8 +250,80 @@ async fn stasks_own_tables_are_written_in_its_shape_and_what_it_ends_stays_ended
         assert_eq!(queue.adopt().await.expect("it answers"), 0, "{name}");
         let foreign = queue.claim("w", LEASE).await.expect("it answers").expect("it was taken over");
         assert_eq!((&*foreign.meta, &*foreign.mac), ("foreign", ""), "{name}");
-        place.run("UPDATE evo_s_tasks SET status = 100").await;
+        // What is ended or deleted in sTask's screens is nobody's any more, and leaves no lease behind.
+        place.run("UPDATE evo_s_tasks SET status = 100 WHERE meta <> 'foreign'").await;
+        place.run("DELETE FROM evo_s_tasks WHERE meta = 'foreign'").await;
         let finished = Settlement::Finished { result: "1", key: None };
-        assert!(!queue.settle(&claim, "w", finished).await.expect("it answers"), "{name}");
+        for claim in [&claim, &foreign] {
+            assert!(!queue.settle(claim, "w", finished).await.expect("it answers"), "{name}");
+            assert!(queue.renew(claim, "w", LEASE).await.expect("it answers"), "{name}");
+        }
+        queue.prune(LEASE).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        for claim in [&claim, &foreign] {
+            assert!(!queue.renew(claim, "w", LEASE).await.expect("it answers"), "{name}");
+            let runs = queue.attempts(claim.id).await.expect("it answers");
+            assert_eq!(runs.last().map(|(_, _, how)| &**how), Some("cancelled"), "{name}");
+        }
+        assert_eq!(queue.retry(foreign.id).await.expect("it answers"), Err(Undone::NoSuchTask), "{name}");
+        assert_eq!(queue.retry(id).await.expect("it answers"), Ok(()), "{name}: its code is known still");
+        queue.prune(LEASE).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let again = queue.claim("w", LEASE).await.expect("it answers").expect("it was asked for again");
+        assert_eq!((again.id, &*again.mac), (id, &*seal(id)), "{name}");
+    }
+}
+
+/// sTask's PHP writes the time of its own clock, which is UTC, into a session that has the server's time zone.
+#[tokio::test]
+async fn times_are_those_of_stasks_screens_whatever_the_servers_zone_is() {
+    let server = Server::start(Kind::MariaDb).await;
+    server.run("mysql", "CREATE DATABASE zones; SET GLOBAL time_zone = '+03:00'").await;
+    let options: MySqlConnectOptions = server.url("zones").parse().expect("a URL");
+    let mut php = options.timezone(None).connect().await.expect("it answers");
+    php.execute(sqlx::raw_sql(AssertSqlSafe(stask(Dialect::MySql)))).await.expect("the tables are made");
+    let settings = Settings::new(Secret::new(server.url("zones")), "evo_");
+    for driver in [Driver::Stask, Driver::Own] {
+        let queue = Queue::open(&settings, driver).expect("valid settings");
+        let Submitted::New(id) = queue.submit(&task("{}"), None).await.expect("it is made") else {
+            panic!("it is new")
+        };
+        let claim = queue.claim("w", LEASE).await.expect("it answers").expect("it is due");
+        assert_eq!(claim.id, id);
+        let finished = Settlement::Finished { result: "1", key: None };
+        assert!(queue.settle(&claim, "w", finished).await.expect("it answers"), "{driver:?}");
+        let told = queue.task(id).await.expect("it answers").expect("it is there");
+        assert_eq!(php.is_now(&told.created_at).await, 1, "operators are told UTC: {told:?}");
+        assert_eq!(php.is_now(&told.finished_at).await, 1, "{told:?}");
+    }
+    let screens = "SELECT COUNT(*) FROM evo_s_tasks WHERE ABS(TIMESTAMPDIFF(SECOND, created_at, UTC_TIMESTAMP())) < 60 \
+                   AND ABS(TIMESTAMPDIFF(SECOND, finished_at, UTC_TIMESTAMP())) < 60";
+    assert_eq!(php.number(screens).await, 1, "as the screens read it");
+
+    // What PHP wrote is due when it says.
+    let queue = Queue::open(&settings, Driver::Stask).expect("valid settings");
+    let row = |hours: i64| {
+        format!(
+            "INSERT INTO evo_s_tasks (identifier, action, start_at) VALUES \
+             ('emcp_dispatch', 'dispatch', UTC_TIMESTAMP() + INTERVAL {hours} HOUR)"
+        )
+    };
+    php.execute(sqlx::raw_sql(AssertSqlSafe(row(2)))).await.expect("is written");
+    assert_eq!(queue.adopt().await.expect("it answers"), 0, "due in two hours");
+    php.execute(sqlx::raw_sql(AssertSqlSafe(row(-1)))).await.expect("is written");
+    assert_eq!(queue.adopt().await.expect("it answers"), 1, "due for an hour");
+}
+
+/// What a session of PHP's reads.
+trait Screens {
+    async fn number(&mut self, statement: &str) -> i64;
+
+    async fn is_now(&mut self, utc: &str) -> i64 {
+        self.number(&format!("SELECT ABS(TIMESTAMPDIFF(SECOND, '{utc}', UTC_TIMESTAMP())) < 60")).await
+    }
+}
+
+impl Screens for MySqlConnection {
+    async fn number(&mut self, statement: &str) -> i64 {
+        let statement = AssertSqlSafe(statement.to_owned());
+        sqlx::query_scalar(statement).fetch_one(self).await.expect("a number")
     }
 }

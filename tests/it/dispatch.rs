@@ -134,6 +134,8 @@ fn a_dispatch_is_refused_as_its_call_would_be() {
         ("size", at("content", &" ".repeat(200_000)), 413, "payload_too_large"),
         ("unknown server before its tool", at("nobody", denied), 404, "server_not_found"),
         ("no method", at("content", "{}"), 400, "invalid_payload"),
+        ("empty method", at("content", r#"{"method":""}"#), 400, "invalid_payload"),
+        ("blank method", at("content", r#"{"method":" "}"#), 400, "invalid_payload"),
         ("no JSON", at("content", "{"), 400, "invalid_payload"),
         ("a batch", at("content", "[]"), 400, "invalid_payload"),
         ("no tool", at("content", r#"{"method":"tools/call"}"#), 400, "invalid_payload"),

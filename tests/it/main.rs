@@ -8,6 +8,7 @@ mod clients;
 mod deny;
 mod dispatch;
 mod dispatch_manager;
+mod dispatch_stask;
 mod drain;
 mod harness;
 mod http1;

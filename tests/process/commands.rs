@@ -579,6 +579,35 @@ fn our_row_in_stasks_register_is_made_once() {
 }
 
 #[test]
+fn operators_of_the_queue_are_told_what_was_done_and_what_is_wrong() {
+    let files = site();
+    let told = |words: &[&str], url: &str| {
+        let mut command = program();
+        command.args(words).arg("--config").arg(files.path("executor.toml"));
+        command.arg("--policy").arg(files.path("policy.toml"));
+        let url = format!("queue_worker.url={url}");
+        let audit = format!("queue_worker.audit.dir={}", files.path("runs").display());
+        let short = "queue_worker.acquire_timeout=200ms";
+        for set in ["queue.driver=own", "queue_worker.key_env=SAPI_JWT_SECRET", short, &url, &audit] {
+            command.args(["--set", set]);
+        }
+        run(&mut command)
+    };
+    let queue = format!("sqlite://{}", files.path("queue.sqlite").display());
+    let (code, out, err) = told(&["worker", "--once"], &queue);
+    assert_eq!((code, out.as_str()), (0, "adopted 0, processed 0\n"), "{err}");
+    let (code, out, err) = told(&["tasks", "list"], &queue);
+    assert!(code == 0 && out.contains("status"), "options may stand behind the subcommand: {err}");
+    let (code, _, err) = told(&["tasks", "list"], "mysql://nobody@127.0.0.1:1/nothing");
+    assert_eq!(code, 1);
+    let cause = err.rsplit(": ").next().unwrap_or_default().trim();
+    assert!(err.contains("the queue does not answer: database: ") && err.matches(cause).count() == 1, "{err}");
+    let (code, _, err) = run(program().args(["tasks", "list", "--data", "nodir"]).current_dir(files.path(".")));
+    assert_eq!(code, 1);
+    assert!(err.contains("cannot use the data directory nodir") && err.contains("No such file"), "{err}");
+}
+
+#[test]
 fn every_command_shows_an_example() {
     let commands = "list-servers test sync-workers stdio inspector import make";
     let made = ["make server", "make tool", "make resource", "make prompt"];

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Response, Token, eventually};
-use crate::part::{Files, Part, SOON, get, records, rpc};
+use crate::part::{Files, Part, SOON, get, program, records, rpc};
 
 const KEY: &str = "a-key-of-the-queue-0123456789abcdef";
 
@@ -105,4 +105,57 @@ fn a_worker_without_a_log_does_not_start() {
     let mut executor = Part::spawn(command);
     assert!(!executor.exited_within(SOON).success());
     eventually("it says why", SOON, || executor.output().contains("cannot write the audit log in").then_some(()));
+}
+
+/// Without `[queue_worker]` nothing keeps a key: no answer names one, and the executor says what is missing.
+#[test]
+fn without_a_place_for_keys_none_is_promised() {
+    let files = Files::shipped();
+    files.demo_site();
+    files.edit("policy.toml", "\n[end]", "\n[queue]\ndriver = \"sync\"\nfailover = \"sync\"\n\n[end]");
+    let executor = Part::ready(files.service("executor"));
+    let proxy = Part::ready(files.service("proxy"));
+    let mcp = proxy.address("listening");
+    let missing = "executor.toml has no [queue_worker]";
+    eventually("it says what is missing", SOON, || executor.output().contains(missing).then_some(()));
+    let params = json!({"name": "evo.content.search", "arguments": {"limit": 3}});
+    for _ in 0..2 {
+        let mut request = rpc("content", &Token::of("alice").sign(), "tools/call", &params);
+        request.target.push_str("/dispatch");
+        let answer = Client::connect(mcp).round_trip(&request.header("Connection", "close"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let answer = answer.json();
+        let fields = ["status", "idempotency_key", "reused"].map(|field| &answer[field]);
+        assert_eq!(fields, [&json!("completed"), &Value::Null, &json!(false)], "{answer}");
+    }
+    let keyed = dispatch(mcp, "k");
+    assert_eq!((keyed.status, keyed.code().as_deref()), (503, Some("async_unavailable")));
+
+    // A policy that comes later is looked at as well.
+    let before = executor.output().matches(missing).count();
+    files.edit("policy.toml", "driver = \"sync\"", "driver = \"own\"");
+    eventually("it says so again", SOON, || (executor.output().matches(missing).count() > before).then_some(()));
+}
+
+#[test]
+fn tasks_that_wait_for_a_worker_are_seen_where_none_runs() {
+    let files = with_queue();
+    files.edit("executor.toml", "inside = true", "inside = false");
+    let (executor, proxy) = (executor(&files), Part::ready(files.service("proxy")));
+    let (mcp, admin) = (proxy.address("listening"), executor.address("admin listening"));
+    assert_eq!(dispatch(mcp, "a").status, 202);
+    let counted = |name: &str| {
+        let text = get(admin, "/metrics").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {text}"));
+        line.trim().parse::<f64>().expect("a number")
+    };
+    let waits = "mcp_sidecar_queue_oldest_wait_seconds";
+    let tasks = "mcp_sidecar_queue_tasks{state=\"preparing\"}";
+    eventually("the waiting task is counted", SOON, || (counted(waits) > 0.0 && counted(tasks) == 1.0).then_some(()));
+    let mut worker = program();
+    worker.args(["worker", "--once", "--config"]).arg(files.path("executor.toml")).arg("--policy");
+    worker.arg(files.path("policy.toml")).env("QUEUE_KEY", KEY).current_dir(files.path("."));
+    let output = worker.output().expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    eventually("nothing waits any more", SOON, || (counted(waits) == 0.0 && counted(tasks) == 0.0).then_some(()));
 }

@@ -11,6 +11,7 @@ mod upstream;
 pub use http::Trouble;
 pub(in crate::app) use http::{authority, is_stream, open};
 
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use futures_util::future::join_all;
 
 use crate::config::{Executor, Sidecar};
 use crate::limits::RedisStore;
-use crate::policy::Snapshot;
+use crate::policy::{QueueDriver, Snapshot};
 use crate::redis;
+use crate::store::queue::{Driver, Queue};
 use crate::store::{self, Pool};
 
 /// How long one answer may take.
@@ -100,6 +102,9 @@ async fn ask_all(loaded: Loaded<'_>) -> Vec<Finding> {
     }
     if let Some(executor) = loaded.executor {
         asked.push(("database".to_owned(), Box::pin(ask_database(executor))));
+        if let (Some(settings), Some(policy)) = (&executor.queue_worker, loaded.policy) {
+            asked.push(("queue".to_owned(), Box::pin(ask_queue(&settings.store, policy.queue.driver))));
+        }
     }
     let found = asked.into_iter().map(|(key, asking)| async move {
         tokio::time::timeout(WHOLE, asking).await.unwrap_or_else(|_| {
@@ -139,6 +144,55 @@ async fn ask_redis(settings: &redis::Settings) -> Vec<Finding> {
     found
 }
 
+/// Whether the tasks of the policy's driver can be reached; nothing is made.
+async fn ask_queue(settings: &store::Settings, driver: QueueDriver) -> Vec<Finding> {
+    let (driver, whose) = match driver {
+        QueueDriver::Off => return Vec::new(),
+        // Keys are kept beside tasks of our own.
+        QueueDriver::Sync => (Driver::Own, "our own table of keys"),
+        QueueDriver::Own => (Driver::Own, "our own table of tasks"),
+        QueueDriver::Stask => (Driver::Stask, "sTask's table of tasks"),
+    };
+    let prefix = &settings.prefix;
+    if let Some(file) = absent_file(settings) {
+        let text = format!("{whose} will be made in {}, when it is first used", file.display());
+        let there = driver == Driver::Own && file.parent().is_some_and(Path::is_dir);
+        let fix = "check queue_worker.url: the directory must exist, and for \"stask\" the site's database in it";
+        return vec![match there {
+            true => Finding::ok("queue", text),
+            false => Finding::failed("queue", format!("cannot be used: there is no {}", file.display()), fix),
+        }];
+    }
+    vec![match Queue::probe(settings, driver).await {
+        Ok(true) => Finding::ok("queue", format!("has {whose}, with the prefix {prefix:?}")),
+        Ok(false) => Finding::ok("queue", format!("answers; {whose} will be made when it is first used")),
+        Err(error) => {
+            let fix = match &error {
+                store::Error::NoTable(_) => {
+                    "check queue_worker.url and .prefix, and whether sTask is installed; else set queue.driver = \"own\""
+                }
+                _ => {
+                    "check queue_worker.url, user and password, and whether the server is up and can be reached from here"
+                }
+            };
+            Finding::failed("queue", format!("cannot be used: {}", short(&error)), fix)
+        }
+    }]
+}
+
+/// The file of an SQLite URL, where it is not there.
+fn absent_file(settings: &store::Settings) -> Option<PathBuf> {
+    let url = std::str::from_utf8(settings.url.expose()).ok()?;
+    let path = url.strip_prefix("sqlite://")?.split('?').next()?;
+    Some(PathBuf::from(path)).filter(|path| !path.starts_with(":memory:") && !path.exists())
+}
+
+/// A database's error in one line.
+fn short(error: &store::Error) -> String {
+    let text = error.to_string().replace("database: ", "").replace("error returned from ", "");
+    text.lines().next().unwrap_or_default().chars().take(200).collect()
+}
+
 async fn ask_database(executor: &Executor) -> Vec<Finding> {
     let ready = match Pool::open(&executor.database) {
         Ok(pool) => pool.ready().await,
@@ -148,8 +202,6 @@ async fn ask_database(executor: &Executor) -> Vec<Finding> {
     vec![match ready {
         Ok(()) => Finding::ok("database", format!("has the site's tables, with the prefix {prefix:?}")),
         Err(error) => {
-            let text = error.to_string().replace("database: ", "").replace("error returned from ", "");
-            let text: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
             let fix = match &error {
                 store::Error::NoTable(_) => "check database.prefix, rights, and whether this is the site's database",
                 _ if executor.database.url.expose().starts_with(b"sqlite:") => {
@@ -157,7 +209,7 @@ async fn ask_database(executor: &Executor) -> Vec<Finding> {
                 }
                 _ => "check database.url, user and password, and whether the server is up and can be reached from here",
             };
-            Finding::failed("database", format!("cannot be used: {text}"), fix)
+            Finding::failed("database", format!("cannot be used: {}", short(&error)), fix)
         }
     }]
 }

@@ -148,7 +148,8 @@ impl Queue {
             let priority = row.text(1)?.and_then(|word| Priority::of(&word)).unwrap_or_default();
             let sql = self.sql("UPDATE {tasks} SET status = 30, updated_at = {now} WHERE id = ? AND status = 10");
             if work.execute(&sql, vec![id.into()]).await? == 1 {
-                let sql = self.sql("INSERT INTO {leases} (task_id, mac, urgency) VALUES (?, '', ?)");
+                let sql =
+                    self.sql("INSERT INTO {leases} (task_id, mac, urgency, not_before_ms) VALUES (?, '', ?, {now_ms})");
                 work.execute(&sql, vec![id.into(), (priority as i64).into()]).await?;
                 adopted += 1;
             }
@@ -217,7 +218,7 @@ impl Queue {
             claim.id.into(),
         ];
         if work.execute(&sql, values).await? == 0 {
-            // Ended in sTask's own screens: the lease stays as it was, and nobody claims it again.
+            // Ended in sTask's own screens: the lease stays as it was, until it is pruned, and nobody claims it again.
             return Ok(false);
         }
         if let Settlement::Finished { key: Some((key, ttl_ms)), .. } = how {

@@ -12,6 +12,7 @@
 
 mod lease;
 mod operate;
+mod probe;
 mod schema;
 mod submit;
 #[cfg(test)]
@@ -149,7 +150,7 @@ impl Queue {
             return Err(Error::InvalidPrefix);
         }
         Ok(Self {
-            writer: Writer::open(settings)?,
+            writer: Writer::open(settings, driver)?,
             names: Arc::new(Names::new(&settings.prefix, driver)),
             driver,
             limit: settings.statement_timeout,

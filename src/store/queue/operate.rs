@@ -1,5 +1,7 @@
 //! What operators see and do, and sTask's register of workers.
 
+use std::time::Duration;
+
 use sea_query::Value;
 
 use crate::store::queue::{Driver, IDENTIFIER, Priority, Queue, Status, retried};
@@ -122,6 +124,23 @@ impl Queue {
         })
     }
 
+    /// For how long the task that waits longest has been due without anybody having it; zero when none waits.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn oldest_wait(&self) -> Result<Duration, Error> {
+        let sql = self.sql(
+            "SELECT {now_ms} - MIN(CASE WHEN l.until_ms > l.not_before_ms THEN l.until_ms ELSE l.not_before_ms END) \
+             FROM {leases} l JOIN {tasks} t ON t.id = l.task_id WHERE l.open = 1 \
+             AND l.not_before_ms <= {now_ms} AND l.until_ms <= {now_ms} AND t.status IN (30, 50)",
+        );
+        retried!(self, async {
+            let rows = self.begin().await?.fetch(&sql, Vec::new()).await?;
+            let waited = rows.first().map_or(Ok(0), |row| row.integer(0))?;
+            Ok::<_, Error>(Duration::from_millis(u64::try_from(waited).unwrap_or(0)))
+        })
+    }
+
     /// Ends a task that has not ended; who works on it loses it.
     ///
     /// # Errors
@@ -158,8 +177,9 @@ impl Queue {
     pub async fn retry(&self, id: i64) -> Result<Result<(), Undone>, Error> {
         retried!(self, async {
             let mut work = self.begin().await?;
-            let sql = self
-                .sql("UPDATE {leases} SET open = 1, holder = NULL, until_ms = 0, not_before_ms = 0 WHERE task_id = ?");
+            let sql = self.sql(
+                "UPDATE {leases} SET open = 1, holder = NULL, until_ms = 0, not_before_ms = {now_ms} WHERE task_id = ?",
+            );
             let ours = work.execute(&sql, vec![id.into()]).await?;
             let sql = self.sql(
                 "UPDATE {tasks} SET status = 30, message = 'Queued again', progress = 0, attempts = 0, \

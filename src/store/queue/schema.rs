@@ -70,7 +70,7 @@ impl Names {
         if driver == Driver::Own {
             let columns = format!(
                 "id {id}, identifier VARCHAR(255) NOT NULL, action VARCHAR(255) NOT NULL, \
-                 status SMALLINT NOT NULL DEFAULT 10, message TEXT NULL, started_by INT NULL, meta {long} NULL, \
+                 status SMALLINT NOT NULL DEFAULT 10, message TEXT NULL, started_by BIGINT NULL, meta {long} NULL, \
                  result {long} NULL, start_at {stamp}, finished_at {stamp}, attempts INT NOT NULL DEFAULT 0, \
                  max_attempts INT NOT NULL DEFAULT 3, priority VARCHAR(255) NOT NULL DEFAULT 'normal', \
                  progress INT NOT NULL DEFAULT 0, created_at {stamp}, updated_at {stamp}"
@@ -90,16 +90,17 @@ impl Names {
     }
 }
 
-/// Unix milliseconds by the database's clock: leases of several machines are compared with it.
+/// Unix milliseconds by the database's clock: leases of several machines are compared with it. No session's time zone
+/// has a part in it, since there an hour comes twice a year.
 pub(super) const fn now_ms(dialect: Dialect) -> &'static str {
     match dialect {
-        Dialect::MySql => "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
+        Dialect::MySql => "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)",
         Dialect::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
         Dialect::Sqlite => "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
     }
 }
 
-/// Now, for a column of type timestamp; sTask's own rows are in UTC as well.
+/// Now, for a column of type timestamp. sTask's own rows are in UTC as well, where the site's `app.timezone` is.
 pub(super) const fn now(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::MySql => "UTC_TIMESTAMP()",

@@ -77,7 +77,9 @@ impl Queue {
             "INSERT INTO {tasks} (identifier, action, status, message, started_by, meta, attempts, max_attempts, \
              priority, progress, created_at, updated_at) VALUES (?, 'dispatch', ?, ?, ?, ?, 0, ?, ?, 0, {now}, {now})",
         );
-        let started_by = task.started_by.and_then(|id| i64::try_from(id).ok());
+        // sTask's column is an INT: a number that it cannot hold would be another user's, or no row at all.
+        let most = if self.driver == Driver::Stask { i64::from(i32::MAX) } else { i64::MAX };
+        let started_by = task.started_by.and_then(|id| i64::try_from(id).ok()).filter(|id| *id <= most);
         let values: Vec<Value> = vec![
             IDENTIFIER.into(),
             Status::Preparing.code().into(),
@@ -88,7 +90,7 @@ impl Queue {
             task.priority.as_str().into(),
         ];
         let id = work.insert(&sql, values).await?;
-        let sql = self.sql("INSERT INTO {leases} (task_id, mac, urgency) VALUES (?, ?, ?)");
+        let sql = self.sql("INSERT INTO {leases} (task_id, mac, urgency, not_before_ms) VALUES (?, ?, ?, {now_ms})");
         work.execute(&sql, vec![id.into(), (task.seal)(id).into(), (task.priority as i64).into()]).await?;
         if let Some(key) = key {
             let sql = self.sql("UPDATE {keys} SET task_id = ? WHERE id = ?");
@@ -152,7 +154,7 @@ impl Queue {
         })
     }
 
-    /// Forgets what ended longer ago than `keep`: of our own driver the tasks, where no key asks for them any more, and
+    /// Closes leases of tasks that others ended, and forgets what ended longer ago than `keep`: of our own driver the tasks, where no key asks for them any more, and
     /// of both what is known of their runs. How many tasks.
     ///
     /// # Errors
@@ -164,6 +166,7 @@ impl Queue {
     async fn try_prune(&self, keep: Duration) -> Result<u64, Error> {
         let keep = ms(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX));
         let mut work = self.begin().await?;
+        self.close_orphans(&mut work).await?;
         let mut gone = 0;
         if self.driver == Driver::Own {
             let sql = self.sql(
@@ -183,6 +186,32 @@ impl Queue {
         }
         work.commit().await?;
         Ok(gone)
+    }
+
+    /// Closes open leases whose task was ended or deleted behind our back, as in sTask's screens: whoever runs it loses
+    /// it. The code stays, so that the task can be retried.
+    async fn close_orphans(&self, work: &mut Work) -> Result<(), Error> {
+        let alive = "EXISTS (SELECT 1 FROM {tasks} WHERE {tasks}.id = {leases}.task_id \
+                     AND {tasks}.status NOT IN (80, 100))";
+        let sql =
+            self.sql(&format!("SELECT task_id, runs, not_before_ms FROM {{leases}} WHERE open = 1 AND NOT {alive}"));
+        let orphans = work.fetch(&sql, Vec::new()).await?;
+        // Fenced by what was seen, since an operator may have the task run again in between.
+        let close = self.sql(
+            "UPDATE {leases} SET open = 0, holder = NULL, until_ms = 0, not_before_ms = {now_ms} \
+             WHERE task_id = ? AND open = 1 AND runs = ? AND not_before_ms = ?",
+        );
+        let end = self.sql(
+            "UPDATE {attempts} SET ended_ms = {now_ms}, outcome = 'cancelled' WHERE task_id = ? AND ended_ms IS NULL",
+        );
+        for orphan in &orphans {
+            let id = Value::from(orphan.integer(0)?);
+            let seen = vec![id.clone(), orphan.integer(1)?.into(), orphan.integer(2)?.into()];
+            if work.execute(&close, seen).await? == 1 {
+                work.execute(&end, vec![id]).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the key; what is known of it where somebody has it.

@@ -126,3 +126,35 @@ async fn operators_cancel_what_has_not_ended_and_retry_what_failed() {
     assert_eq!((again.id, again.run, again.attempt), (id, 2, 1));
     assert_eq!(queue.list(Some(Status::Running), 10).await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn what_waits_is_what_is_due_and_nobody_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(&directory);
+    assert_eq!(queue.oldest_wait().await.unwrap(), Duration::ZERO);
+    let id = submit(&queue, Priority::Normal).await;
+    age(&directory, 90_000).await;
+    let waited = queue.oldest_wait().await.unwrap().as_secs();
+    assert!((90..120).contains(&waited), "{waited}");
+    let claim = queue.claim("w", LEASE).await.unwrap().unwrap();
+    assert_eq!(queue.oldest_wait().await.unwrap(), Duration::ZERO, "somebody has it");
+    let again = Settlement::Again { message: "away", after: Duration::from_secs(600) };
+    assert!(queue.settle(&claim, "w", again).await.unwrap());
+    assert_eq!(queue.oldest_wait().await.unwrap(), Duration::ZERO, "it is not due");
+    queue.cancel(id).await.unwrap().unwrap();
+    age(&directory, 900_000).await;
+    assert_eq!(queue.oldest_wait().await.unwrap(), Duration::ZERO, "it has ended");
+    queue.retry(id).await.unwrap().unwrap();
+    assert!(queue.oldest_wait().await.unwrap() < Duration::from_secs(60), "it waits since it was asked for again");
+}
+
+/// Leases are as if they had been written so much earlier.
+async fn age(directory: &tempfile::TempDir, ms: i64) {
+    execute(directory, &format!("UPDATE evo_mcp_leases SET not_before_ms = not_before_ms - {ms}")).await;
+}
+
+async fn execute(directory: &tempfile::TempDir, statement: &str) {
+    let url = format!("sqlite://{}", directory.path().join("queue.sqlite").display());
+    let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut connection).await.unwrap();
+}

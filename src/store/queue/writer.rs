@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use sea_query::Value;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _, MySql, Postgres, Row as _, Sqlite, Transaction};
 
+use crate::store::queue::Driver;
 use crate::store::reader::bound;
 use crate::store::row::Inner;
 use crate::store::{Dialect, Error, Row, Settings};
@@ -26,7 +27,7 @@ pub(super) enum Writer {
 
 impl Writer {
     /// A pool that connects when first needed.
-    pub fn open(settings: &Settings) -> Result<Self, Error> {
+    pub fn open(settings: &Settings, driver: Driver) -> Result<Self, Error> {
         let url = std::str::from_utf8(settings.url.expose()).map_err(|_| Error::UnsupportedUrl)?;
         let password = match &settings.password {
             Some(secret) => Some(std::str::from_utf8(secret.expose()).map_err(|_| Error::UnsupportedUrl)?),
@@ -38,7 +39,17 @@ impl Writer {
                 if let Some(password) = password {
                     options = options.password(password);
                 }
-                options = options.pipes_as_concat(false).no_engine_substitution(false).timezone(Some("+00:00".into()));
+                // Where the server could encrypt, the attempt fails on its socket, which needs no encryption.
+                if options.get_socket().is_some() && matches!(options.get_ssl_mode(), MySqlSslMode::Preferred) {
+                    options = options.ssl_mode(MySqlSslMode::Disabled);
+                }
+                // A TIMESTAMP is what the session's zone makes of the text. sTask's PHP writes UTC into sessions that have
+                // the server's own zone, and reads it there; so must we, or each reads the other's times shifted.
+                let zone = match driver {
+                    Driver::Own => Some("+00:00".to_owned()),
+                    Driver::Stask => None,
+                };
+                options = options.pipes_as_concat(false).no_engine_substitution(false).timezone(zone);
                 let pool = common(MySqlPoolOptions::new(), settings, settings.max_connections);
                 let still = settings.statement_timeout.as_secs().max(1);
                 let pool = pool.after_connect(move |connection, _| {
