@@ -279,7 +279,7 @@ async fn times_are_those_of_stasks_screens_whatever_the_servers_zone_is() {
     server.run("mysql", "CREATE DATABASE zones; SET GLOBAL time_zone = '+03:00'").await;
     let options: MySqlConnectOptions = server.url("zones").parse().expect("a URL");
     let mut php = options.timezone(None).connect().await.expect("it answers");
-    php.execute(sqlx::raw_sql(AssertSqlSafe(stask(Dialect::MySql)))).await.expect("the tables are made");
+    php.execute(sqlx::raw_sql(AssertSqlSafe(stask::statements(Dialect::MySql)))).await.expect("the tables are made");
     let settings = Settings::new(Secret::new(server.url("zones")), "evo_");
     for driver in [Driver::Stask, Driver::Own] {
         let queue = Queue::open(&settings, driver).expect("valid settings");
