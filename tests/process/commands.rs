@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -15,14 +16,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn run(command: &mut Command) -> (i32, String, String) {
+pub fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("the binary runs");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (status.code().expect("no signal ended it"), text(stdout), text(stderr))
 }
 
 /// A command over these files.
-fn over(files: &Files, words: &[&str]) -> Command {
+pub fn over(files: &Files, words: &[&str]) -> Command {
     let mut command = program();
     command.args(words).arg("--config").arg(files.path("sidecar.toml")).arg("--policy").arg(files.path("policy.toml"));
     command.arg("--executor").arg(files.path("executor.toml"));
@@ -30,7 +31,7 @@ fn over(files: &Files, words: &[&str]) -> Command {
 }
 
 /// The shipped files, a demo site, and a local server beside the shipped one.
-fn site() -> Files {
+pub fn site() -> Files {
     let files = Files::shipped();
     files.demo_site();
     let local = "[[servers]]\nhandle = \"desk\"\nenabled = true\ntransport = \"local\"\nkind = \"content\"\n\
@@ -398,8 +399,18 @@ fn a_made_server_denies_everything_until_told() {
     let before = fs::read_to_string(files.path("policy.toml")).expect("is there");
     assert!(!before.contains("\"shop\""));
 
+    // The policy may be a link to what only its owner reads.
+    let (link, real) = (files.path("policy.toml"), files.path("real.toml"));
+    fs::rename(&link, &real).expect("is renamed");
+    symlink("real.toml", &link).expect("is linked");
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).expect("ours");
     let (code, _, err) = make(&["catalogue", "--kind", "content", "--write"]);
     assert_eq!(code, 0, "{err}");
+    assert!(link.is_symlink(), "the link is a link still");
+    assert_eq!(fs::metadata(&real).expect("is there").mode() & 0o777, 0o600);
+    let beside = fs::read_dir(real.parent().expect("has one")).expect("is there").flatten();
+    let beside: Vec<_> = beside.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    assert!(!beside.iter().any(|name| name.contains("tmp") || name.ends_with(".new")), "{beside:?}");
     let lines = [message(1, "tools/call", &json!({"name": "evo.content.get", "arguments": {"id": 3}}))];
     let answers = converse(over(&files, &["stdio", "catalogue"]), &lines);
     assert_eq!(answer(&answers, 1)["error"]["data"]["code"], "tool_denied");
