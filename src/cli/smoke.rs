@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ Examples:
   mcp-sidecar test --demo --json
   MCP_TOKEN=… mcp-sidecar test --url https://cms.example/api/v1/mcp/content")]
 pub struct Args {
-    /// The server's handle [default: the policy's first]
+    /// The server's handle, also of a local one [default: the policy's first web server]
     #[arg(long, value_name = "HANDLE", conflicts_with = "url")]
     server: Option<String>,
     /// Ask a running server
@@ -96,9 +96,8 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         }
         None => {
             let Args { server, caller, local, .. } = args;
+            let handle = server.map_or_else(|| local.first_web(), Ok)?;
             let work = |local: crate::cli::local::Local| async move {
-                let first = local.policy.servers.first().map(|server| server.handle.to_string());
-                let Some(handle) = server.or(first) else { bail!("the policy has no enabled server") };
                 let endpoint = local.endpoint(&handle)?;
                 let content = local.policy.server(&handle).is_some_and(|server| server.kind == ServerKind::Content);
                 let token = local.token(&caller);

@@ -16,6 +16,7 @@ mod pair;
 mod part;
 mod queue;
 mod settings;
+mod smoke;
 mod soak;
 mod start;
 
