@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::{eventually, vacant};
-use crate::part::{Files, Part, SECRET, START};
+use crate::part::{Part, SECRET, START};
 
 /// A command block and what is shown below it.
 struct Block {
@@ -74,18 +74,22 @@ fn page(name: &str) -> String {
 
 #[test]
 fn each_command_block_of_the_runbook_prints_what_it_shows() {
-    let files = Files::shipped();
-    files.demo_site();
     let dir = tempfile::tempdir().expect("a directory");
     let places = [("127.0.0.1:8087", vacant()), ("127.0.0.1:9087", vacant()), ("127.0.0.1:9088", vacant())];
     let moved =
         |text: String| places.iter().fold(text, |text, (shown, vacant)| text.replace(shown, &vacant.to_string()));
     let conf = dir.path().join("conf");
     fs::create_dir(&conf).expect("is made");
-    for name in ["sidecar.toml", "executor.toml", "policy.toml"] {
+    let presets = ["policy-api-only.toml", "policy-manager-only.toml", "policy-hybrid.toml"];
+    for name in ["sidecar.toml", "executor.toml", "policy.toml"].into_iter().chain(presets) {
         fs::write(conf.join(name), moved(page(&format!("conf/{name}")))).expect("is written");
     }
-    fs::copy(files.path("emcp.sqlite"), conf.join("emcp.sqlite")).expect("is copied");
+    let site = conf.join("emcp.sqlite");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let password = runtime.block_on(async {
+        mcp_sidecar::app::demo_site(&site, 0).await.expect("the demo site is made");
+        mcp_sidecar::app::demo_password(&site).await.expect("is set")
+    });
     let bin = dir.path().join("bin");
     fs::create_dir(&bin).expect("is made");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mcp-sidecar"), bin.join("mcp-sidecar")).expect("is linked");
@@ -97,6 +101,7 @@ fn each_command_block_of_the_runbook_prints_what_it_shows() {
         .args(["-c", &script(&blocks)])
         .current_dir(dir.path())
         .env("SAPI_JWT_SECRET", SECRET)
+        .env("SITE_PASSWORD", password)
         .env("PATH", path)
         .stdin(Stdio::null())
         .spawn()
