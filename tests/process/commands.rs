@@ -435,6 +435,12 @@ fn a_made_tool_stands_where_the_guide_wants_it() {
     let (code, out, err) = make("first_child");
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("cargo test --lib first_child"), "{out}");
+    // What is left to do is what the guide says.
+    let guide = fs::read_to_string(root().join("docs/ADDING-A-TOOL.md")).expect("is there");
+    let left = guide.split_once("The tests that hold the whole listing (").and_then(|(_, rest)| rest.split_once(')'));
+    for place in left.expect("is told").0.split(", ").map(|place| place.trim_start_matches("and ").replace('`', "")) {
+        assert!(out.contains(&place), "{place}: {out}");
+    }
     let read = |path: &str| fs::read_to_string(dir.path().join(path)).expect("is there");
     // The sample is compiled and tested as it is; the tool differs from it by its name alone.
     let sample = fs::read_to_string(root().join("src/executor/tests/sample.rs")).expect("is there");
@@ -563,5 +569,6 @@ fn every_command_shows_an_example() {
     for command in commands.split(' ').chain(made) {
         let (code, out, _) = run(program().args(command.split(' ')).arg("--help"));
         assert!(code == 0 && out.contains(&format!("  mcp-sidecar {command}")) && out.contains("Example"), "{out}");
+        assert!(!out.contains("\\\""), "{out}");
     }
 }
