@@ -77,7 +77,12 @@ fn page(name: &str) -> String {
 #[test]
 fn each_command_block_of_the_runbook_prints_what_it_shows() {
     let dir = tempfile::tempdir().expect("a directory");
-    let places = [("127.0.0.1:8087", vacant()), ("127.0.0.1:9087", vacant()), ("127.0.0.1:9088", vacant())];
+    let places = [
+        ("127.0.0.1:8087", vacant()),
+        ("127.0.0.1:9087", vacant()),
+        ("127.0.0.1:9088", vacant()),
+        ("127.0.0.1:9000", vacant()),
+    ];
     let moved =
         |text: String| places.iter().fold(text, |text, (shown, vacant)| text.replace(shown, &vacant.to_string()));
     let conf = dir.path().join("conf");
