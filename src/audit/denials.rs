@@ -1,26 +1,29 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::record::Record;
 
 /// Whole lines and summaries that may wait, each.
 const WAITING: usize = 1024;
-/// (address, code) pairs told apart within one second; beyond, repeats are counted without address.
+/// Callers and codes told apart within one second; beyond, repeats are counted without saying whose.
 const TOLD_APART: usize = 256;
 
-type Key = (Option<IpAddr>, &'static str);
+/// Address, identity for rates, code.
+type Key = (Option<IpAddr>, Option<Arc<str>>, &'static str);
 
 /// The repeats of one second.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) second: u64,
     pub(super) peer: Option<IpAddr>,
+    pub(super) identity: Option<Arc<str>>,
     pub(super) code: &'static str,
     pub(super) repeats: u64,
 }
 
-/// Denials before authentication: anybody can cause them, so they are aggregated per address and second and have
-/// bounded queues of their own.
+/// Denials that cost their caller nothing, before authentication and after: they can be caused without end, so they are
+/// aggregated per caller and second and have bounded queues of their own.
 #[derive(Debug, Default)]
 pub(super) struct Denials {
     second: u64,
@@ -36,14 +39,14 @@ impl Denials {
     pub(super) fn add(&mut self, record: Record, now_ms: u64) -> bool {
         self.turn(now_ms);
         let code = record.deny_code.unwrap_or("unknown");
-        let key = (record.peer, code);
+        let key = (record.peer, Some(Arc::clone(&record.rate_limit_identity)), code);
         if let Some(repeats) = self.repeats.get_mut(&key) {
             *repeats += 1;
             return false;
         }
         if self.repeats.len() >= TOLD_APART {
             // Codes are a closed set, so that this part is bounded, too.
-            *self.repeats.entry((None, code)).or_insert(0) += 1;
+            *self.repeats.entry((None, None, code)).or_insert(0) += 1;
             return false;
         }
         if self.whole.len() >= WAITING {
@@ -69,9 +72,9 @@ impl Denials {
     pub(super) fn finish(&mut self) {
         let mut ended: Vec<(Key, u64)> = self.repeats.drain().filter(|(_, repeats)| *repeats > 0).collect();
         ended.sort_unstable();
-        for ((peer, code), repeats) in ended {
+        for ((peer, identity, code), repeats) in ended {
             if self.summaries.len() < WAITING {
-                self.summaries.push(Summary { second: self.second, peer, code, repeats });
+                self.summaries.push(Summary { second: self.second, peer, identity, code, repeats });
             } else {
                 self.dropped += repeats;
             }
@@ -96,6 +99,19 @@ mod tests {
     }
 
     #[test]
+    fn callers_of_one_address_are_told_apart() {
+        let mut denials = Denials::default();
+        for name in ["api:alice", "api:bob", "api:bob"] {
+            denials.add(Record { rate_limit_identity: name.into(), ..denial(1, "rate_limited") }, 0);
+        }
+        denials.turn(1000);
+        let (whole, summaries, _) = denials.take();
+        assert_eq!(whole.len(), 2);
+        assert_eq!(summaries.len(), 1);
+        assert_eq!((summaries[0].identity.as_deref(), summaries[0].repeats), (Some("api:bob"), 1));
+    }
+
+    #[test]
     fn repeats_of_a_second_become_one_line_per_address_and_code() {
         let mut denials = Denials::default();
         for (address, code, now) in
@@ -107,10 +123,9 @@ mod tests {
         let (whole, summaries, dropped) = denials.take();
         assert_eq!((whole.len(), dropped), (4, 0));
         let peer = Some(Ipv4Addr::from(1).into());
-        assert_eq!(
-            summaries,
-            [Summary { second: 0, peer, code: "a", repeats: 2 }, Summary { second: 1, peer, code: "a", repeats: 1 }]
-        );
+        let identity = Some(sample(0).rate_limit_identity);
+        let first = Summary { second: 0, peer, identity: identity.clone(), code: "a", repeats: 2 };
+        assert_eq!(summaries, [first, Summary { second: 1, peer, identity, code: "a", repeats: 1 }]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Invariants: a place in the queue is reserved before a request is permitted, so that no permitted request can lack
 //! its line while the process lives; what waits is bounded (a stream gives its place back while it is open, and its
 //! line may exceed the bound); lines come out whole, in the order they were handed in,
-//! also across a disk that was full for a while. Denials before authentication have their own bounded queue and are
+//! also across a disk that was full for a while. Denials that are charged to nobody have their own bounded queue and are
 //! aggregated, so that a flood neither fills the disk nor takes places from permitted requests.
 //!
 //! `written` means handed to the operating system: a killed process loses nothing then, a machine that loses power
@@ -171,7 +171,7 @@ impl Audit {
         Some(Slot { shared: Some(Arc::clone(&self.0)), placed: true })
     }
 
-    /// Records a denial before authentication. Needs no place, never waits, is aggregated.
+    /// Records a denial that cost its caller nothing. Needs no place, never waits, is aggregated.
     pub fn deny(&self, record: Record) {
         let shared = &self.0;
         if shared.state.lock().closing.is_some() {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::denials::Summary;
+
 /// Client-supplied texts are cut here, in bytes.
 const CUT: usize = 128;
 
@@ -97,12 +99,15 @@ impl Lines {
     }
 
     /// Appends the line for `repeats` further denials of one address and code within one second.
-    pub(super) fn summary(&mut self, second: u64, peer: Option<IpAddr>, code: &str, repeats: u64) {
-        self.open(second.saturating_mul(1000));
+    pub(super) fn summary(&mut self, summary: &Summary) {
+        self.open(summary.second.saturating_mul(1000));
         self.text("decision", "deny");
-        self.text("deny_code", code);
-        self.peer(peer);
-        self.number("repeats", repeats);
+        self.text("deny_code", summary.code);
+        if let Some(identity) = &summary.identity {
+            self.text("rate_limit_identity", identity);
+        }
+        self.peer(summary.peer);
+        self.number("repeats", summary.repeats);
         self.number("window_s", 1);
         self.close();
     }

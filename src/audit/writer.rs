@@ -164,7 +164,7 @@ impl Writer {
             group.lines.record(record);
         }
         for summary in &summaries {
-            group.lines.summary(summary.second, summary.peer, summary.code, summary.repeats);
+            group.lines.summary(summary);
         }
         group.denials = whole.len() as u64;
         group.summaries = summaries.len() as u64;

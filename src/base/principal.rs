@@ -98,6 +98,30 @@ impl Principal {
         }
     }
 
+    /// Whether the credential says who calls. Callers without a name are told apart by address.
+    #[must_use]
+    pub const fn is_named(&self) -> bool {
+        match self.context {
+            Context::Api => self.user_id.is_some() || !self.subject.is_empty(),
+            Context::Mgr => true,
+            Context::Cli => false,
+        }
+    }
+
+    /// The bearer of a token without a name, calling from this address; of one with a name, nothing else than before.
+    #[must_use]
+    pub fn at(self, address: IpAddr) -> Self {
+        if self.is_named() {
+            return self;
+        }
+        let network = client_network(address).to_string();
+        Self {
+            identity: format!("ip:{}", address.to_canonical()).into(),
+            digest: Digest::of(&[self.issuer.as_bytes(), b"api-ip", network.as_bytes()]),
+            ..self
+        }
+    }
+
     /// A user of the CMS's manager, with the permissions of the user's role.
     #[must_use]
     pub fn manager(user_id: u64, permissions: Arc<[String]>) -> Self {
@@ -249,6 +273,17 @@ mod tests {
         assert_eq!(digest("203.0.113.7"), digest("::ffff:203.0.113.7"));
         assert_ne!(digest("203.0.113.7"), digest("203.0.113.8"));
         assert_eq!(&**Principal::anonymous("2001:db8::1".parse().expect("an address")).identity(), "ip:2001:db8::1");
+    }
+
+    #[test]
+    fn bearers_of_tokens_without_a_name_are_told_apart_by_address() {
+        let token = |subject| Principal::api("i", subject, None, vec![], None);
+        let at = |subject, address: &str| token(subject).at(address.parse().expect("an address"));
+        assert_ne!(at("", "203.0.113.7").digest(), at("", "203.0.113.8").digest());
+        assert_eq!(at("", "2001:db8::1").digest(), at("", "2001:db8::2").digest());
+        assert_eq!(&**at("", "203.0.113.7").identity(), "ip:203.0.113.7");
+        assert!(!at("", "203.0.113.7").is_named());
+        assert_eq!(at("alice", "203.0.113.7"), token("alice"));
     }
 
     #[test]

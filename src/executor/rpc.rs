@@ -164,7 +164,8 @@ impl Desk<'_> {
         let caps = Caps::of(self.policy, self.server);
 
         let failed = |error| failed(&error, &self.caller.trace_id);
-        let valid = match (tool.validate)(&mut Arguments::new(&call.arguments), &caps) {
+        let none = JsonObject::new();
+        let valid = match (tool.validate)(&mut Arguments::new(call.arguments.as_ref().unwrap_or(&none)), &caps) {
             Ok(plan) => pipeline::prepare(&self.executor.pool, plan).await.map_err(failed)?,
             Err(refused) => Err(refused),
         };
@@ -203,8 +204,7 @@ fn tool_class(name: Option<&str>) -> ToolClass {
 /// the contract lets pass.
 #[derive(Deserialize)]
 struct CallParams {
-    #[serde(default)]
-    arguments: JsonObject,
+    arguments: Option<JsonObject>,
     #[serde(rename = "_meta", default)]
     meta: Value,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::base::{Context, PrincipalRecord, Secret};
+use crate::base::{PrincipalRecord, Secret};
 use crate::jobs::meta::{self, Own};
 use crate::jobs::request::{Request, hex, payload_hash};
 use crate::jobs::{Meta, Queues, Ran, Run, Unpermitted, judge_now};
@@ -257,9 +257,10 @@ fn visit<'a>(
     Ok(Visit { policy, caller, key, key_id, hash, meta })
 }
 
-/// Whether it is known who this is (`auth.mode = "none"` tells API callers apart by address alone).
+/// Whether it is known who this is. Callers who are told apart by address alone may share one, and must not get each
+/// other's answers.
 fn is_verified(caller: &PrincipalRecord) -> bool {
-    caller.restore().is_some_and(|caller| caller.context() != Context::Cli)
+    caller.restore().is_some_and(|caller| caller.is_named())
 }
 
 /// Stands for a caller's key: no two callers share one, whatever their keys hold.

@@ -65,7 +65,10 @@ impl Entry {
         record.actor_user_id = meta.actor_user_id;
         if let Some(caller) = caller {
             record.context = caller.context().as_str();
-            record.rate_limit_identity = Arc::clone(caller.identity());
+            // Of a caller without a name, the address is known only from when the call was taken.
+            let by_address = meta.mcp_sidecar.as_ref().filter(|_| !caller.is_named());
+            record.rate_limit_identity =
+                by_address.map_or_else(|| Arc::clone(caller.identity()), |own| own.identity.as_str().into());
         }
     }
 

@@ -3,7 +3,7 @@ use std::sync::{Arc, LazyLock};
 use crate::base::{Context, Principal};
 use crate::policy::{
     AuthMode, Body, Charge, Charges, Credential, Decision, Denial, Facts, HttpMethod, LocalAnswer, MediaType, Outcome,
-    PatternSet, RateKey, Reason, Rule, RuleSite, ScopeMap, Server, Snapshot, Window,
+    PatternSet, RateKey, Reason, Rule, RuleSite, ScopeMap, Server, ServerKind, Snapshot, Window,
 };
 use crate::protocol::{Arguments, Envelope, Method, MethodClass, Params, Refusal};
 
@@ -51,9 +51,6 @@ fn admit<'a>(
         Credential::Denied(site) => return Err(Denial::new(Reason::Unauthenticated, key(site))),
         Credential::RefusedBy(reason, word) => return Err(builtin(reason, word)),
     };
-    if facts.http_method != HttpMethod::Post {
-        return Err(builtin(Reason::MethodNotAllowed, "http.method"));
-    }
     if principal.context() == Context::Mgr {
         return check_permission(snapshot, principal).map(|rule| (principal, rule));
     }
@@ -130,28 +127,49 @@ fn judge(
     if let (true, Credential::Principal(principal)) = (facts.dispatch, facts.credential) {
         check_dispatch(snapshot, principal)?;
     }
+    if facts.http_method != HttpMethod::Post {
+        return Err(builtin(Reason::MethodNotAllowed, "http.method"));
+    }
     if facts.media_type != MediaType::Json {
         return Err(builtin(Reason::UnsupportedMediaType, "media_type"));
     }
-    let envelope = match facts.body {
+    let read = match facts.body {
         Body::TooLarge => return Err(builtin(Reason::PayloadTooLarge, "limits.max_payload_kb")),
         Body::Unread(reason) => return Err(builtin(reason, "body")),
-        Body::Refused(refused) => return Err(builtin(Reason::Parse(refused.refusal), "parse")),
-        Body::Call(envelope) => envelope,
+        Body::Refused(refused) => Err(builtin(Reason::Parse(refused.refusal), "parse")),
+        Body::Call(envelope) => Ok(envelope),
     };
     let servers = &snapshot.security.allow_servers;
     if servers.find(facts.server).is_none() {
         return Err(unlisted(servers, Reason::ServerDenied, "security.allow_servers"));
     }
+    let not_found = || builtin(Reason::ServerNotFound, "servers");
+    // What is wrong with a call is nothing to a server that is not there.
+    let found = |denial| if server.is_some() { denial } else { not_found() };
+    let envelope = read.map_err(found)?;
     let method = Method::from_name(&envelope.method);
-    let target = check_shape(envelope, method)?;
-    check_headers(facts, envelope, target)?;
-    let item_rule = check_target(snapshot, server, target)?;
-    let Some(server) = server else { return Err(builtin(Reason::ServerNotFound, "servers")) };
-    if method == Some(Method::ServerDiscover) {
-        return Ok(Outcome::Answer { answer: LocalAnswer::MethodNotFound, rule: Rule::Builtin("server.discover") });
+    if let (Some(method), Some(server)) = (method, server)
+        && !is_served(method, server)
+    {
+        return Ok(Outcome::Answer { answer: LocalAnswer::MethodNotFound, rule: Rule::Builtin("method") });
     }
+    let target = check_shape(envelope, method).map_err(found)?;
+    check_headers(facts, envelope, target).map_err(found)?;
+    let item_rule = check_target(snapshot, server, target)?;
+    let server = server.ok_or_else(not_found)?;
     Ok(Outcome::Forward { server: Arc::clone(server), rule: item_rule.unwrap_or(scope_rule) })
+}
+
+/// Whether the method can be asked of the server at all. Our executor completes nothing and has no subscriptions, and
+/// says so before it looks at what is asked for (emcp.md 7.2).
+fn is_served(method: Method, server: &Server) -> bool {
+    match method {
+        Method::ServerDiscover => false,
+        Method::CompletionComplete | Method::ResourcesSubscribe | Method::ResourcesUnsubscribe => {
+            server.kind != ServerKind::Content
+        }
+        _ => true,
+    }
 }
 
 /// What a call acts on, where lists decide about it.

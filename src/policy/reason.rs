@@ -253,7 +253,7 @@ impl Reason {
                 Refusal::Batch => "Invalid request: batches are not supported",
                 Refusal::NotAnObject => "Invalid request: not an object",
                 Refusal::BadVersion => "Invalid request: jsonrpc must be \"2.0\"",
-                Refusal::BadMethod => "Invalid request: method must be a string",
+                Refusal::BadMethod => "Invalid request: method must be a string, spelled as the protocol spells it",
                 Refusal::BadId => "Invalid request: id must be a string of at most 256 bytes or an integer",
             },
             Self::BadParams => "Invalid params: params must be an object",

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -131,13 +132,19 @@ fn the_first_failing_stage_decides_and_later_ones_are_charged() {
     let cases = [
         (malformed, "foreign_origin", 0),
         (unauthenticated, "unauthenticated", 0),
-        (Facts { http_method: HttpMethod::Other, ..facts(&none, Body::Call(&bad)) }, "method_not_allowed", 0),
+        (
+            Facts { http_method: HttpMethod::Other, ..facts(&none, Body::Unread(Reason::BadRequest)) },
+            "method_not_allowed",
+            1,
+        ),
         (Facts { media_type: MediaType::Other, ..facts(&none, Body::Call(&bad)) }, "scope_denied", 0),
         (Facts { media_type: MediaType::Other, body: Body::TooLarge, ..base }, "unsupported_media_type", 1),
         (Facts { body: Body::TooLarge, server: "nope", ..base }, "payload_too_large", 1),
         (Facts { body: Body::Unread(Reason::RequestTimeout), ..base }, "request_timeout", 1),
-        (Facts { body: Body::Refused(&refused), server: "nope", ..base }, "not_json", 1),
-        (Facts { server: "nope", ..base }, "name_missing", 1),
+        (Facts { body: Body::Refused(&refused), ..base }, "not_json", 1),
+        (base, "name_missing", 1),
+        (Facts { body: Body::Refused(&refused), server: "nope", ..base }, "server_not_found", 1),
+        (Facts { server: "nope", ..base }, "server_not_found", 1),
     ];
     for (facts, expected, charges) in cases {
         let decision = decide(&snapshot, &facts);
@@ -160,6 +167,14 @@ fn the_first_failing_stage_decides_and_later_ones_are_charged() {
     }
     let other = call("admin/tools/call", None);
     assert_eq!(code(&decide(&snapshot, &facts(&all, Body::Call(&other)))), "forward");
+    for method in ["completion/complete", "resources/subscribe", "resources/unsubscribe", "server/discover"] {
+        let unserved = call(method, Some("no such thing"));
+        assert_eq!(code(&decide(&snapshot, &facts(&all, Body::Call(&unserved)))), "answer", "{method}");
+        let nowhere = Facts { server: "nope", ..facts(&all, Body::Call(&unserved)) };
+        assert_eq!(code(&decide(&snapshot, &nowhere)), "server_not_found", "{method}");
+    }
+    let mut foreign = Snapshot::sample();
+    foreign.servers = vec![Arc::new(Server { kind: ServerKind::Foreign, ..Server::clone(&foreign.servers[0]) })];
     for (name, uri, expected) in [
         (Some("hello"), None, "forward"),
         (Some("secret"), None, "prompt_denied"),
@@ -175,8 +190,12 @@ fn the_first_failing_stage_decides_and_later_ones_are_charged() {
             ref_uri: uri.map(Cow::Borrowed),
             ..call("completion/complete", None)
         };
-        assert_eq!(code(&decide(&snapshot, &facts(&all, Body::Call(&completion)))), expected, "{name:?} {uri:?}");
+        assert_eq!(code(&decide(&foreign, &facts(&all, Body::Call(&completion)))), expected, "{name:?} {uri:?}");
     }
+    let mut closed = Snapshot::sample();
+    closed.security.allow_servers = PatternSet::default();
+    let denied = decide(&closed, &Facts { body: Body::Refused(&refused), ..base });
+    assert_eq!(code(&denied), "server_denied", "before what is wrong with the call");
     let headers = ProtocolHeaders { method: Some("tools/list"), ..ProtocolHeaders::default() };
     let contradicted = decide(&snapshot, &Facts { headers, ..facts(&all, Body::Call(&good)) });
     assert_eq!(code(&contradicted), "header_mismatch");

@@ -24,13 +24,13 @@ impl Id<'_> {
 /// What `params` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Params {
-    /// No `params` member.
+    /// No `params` member, or `null`.
     Absent,
     /// An object.
     Object,
     /// An array (positional parameters).
     Array,
-    /// A scalar or `null`, which no MCP method takes.
+    /// A scalar, which no MCP method takes.
     Other,
 }
 

@@ -80,6 +80,7 @@ enum Kind {
     Array,
     String,
     Integer,
+    Null,
     Other,
 }
 
@@ -165,7 +166,7 @@ impl<'a> Reader<'a> {
             }
             Some(b't') => self.literal("true"),
             Some(b'f') => self.literal("false"),
-            Some(b'n') => self.literal("null"),
+            Some(b'n') => self.literal("null").map(|_| Kind::Null),
             _ => Err(Refusal::NotJson),
         }
     }
@@ -227,6 +228,8 @@ impl<'a> Reader<'a> {
                 self.fields.params = Some(match self.value(depth, Level::Params)? {
                     Kind::Object => Params::Object,
                     Kind::Array => Params::Array,
+                    // Clients that write what they lack as null mean that they lack it.
+                    Kind::Null => Params::Absent,
                     _ => Params::Other,
                 });
             }
@@ -235,6 +238,7 @@ impl<'a> Reader<'a> {
             Role::Arguments => {
                 self.fields.arguments = Some(match self.value(depth, Level::Plain)? {
                     Kind::Object => Arguments::Object,
+                    Kind::Null => Arguments::Absent,
                     _ => Arguments::Other,
                 });
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use crate::audit::Slot;
 use crate::auth::{self, Verified};
@@ -67,7 +67,7 @@ impl Call<'_> {
         let (malformed, verified) = match self.door {
             Door::Api => {
                 let request_headers = exchange.headers();
-                let malformed = headers::check_mcp(request_headers, &self.policy.security.allow_origins).err();
+                let malformed = self.malformed(request_headers);
                 (malformed, self.credential(request_headers.get(AUTHORIZATION), now_ms))
             }
             // Rare and large: boxed, so that it is not a part of every call's future.
@@ -147,6 +147,12 @@ impl Call<'_> {
         }
     }
 
+    /// What is wrong with the headers of a request on the API's routes.
+    pub(in crate::proxy) fn malformed(&self, sent: &HeaderMap) -> Option<Reason> {
+        let hosts = &self.gateway.settings.server_names;
+        headers::check_mcp(sent, &self.policy.security.allow_origins, hosts).err()
+    }
+
     pub(in crate::proxy) fn credential(&self, header: Option<&HeaderValue>, now_ms: u64) -> Result<Who, auth::Refusal> {
         if self.policy.auth.mode == AuthMode::None {
             return Ok(Who::Anonymous(Principal::anonymous(self.ctx.client)));
@@ -156,7 +162,12 @@ impl Call<'_> {
             return Err(Reason::RateLimited.into());
         }
         let token = auth::bearer(header.map(HeaderValue::as_bytes))?;
-        self.gateway.verifier.verify(self.policy, token, now_ms).map(Who::Bearer)
+        let verified = self.gateway.verifier.verify(self.policy, token, now_ms)?;
+        if verified.principal.is_named() {
+            return Ok(Who::Bearer(verified));
+        }
+        let principal = verified.principal.clone().at(self.ctx.client);
+        Ok(Who::Nameless(Box::new(principal), verified))
     }
 
     pub async fn charge(&self, charges: &Charges, now_ms: u64) -> Result<(), Denial> {
@@ -193,7 +204,10 @@ impl Call<'_> {
         trail: &Trail,
     ) {
         if denial.reason == Reason::RateLimited && denial.retry_after_s.is_none() {
-            denial.retry_after_s = Some(60);
+            // Not a charge's refusal, then, but that of an address whose authentications failed too often.
+            let limit = self.policy.auth.failures_per_minute;
+            let again = self.gateway.failed_auth.check(self.ctx.client, limit, self.ctx.started_ms);
+            denial.retry_after_s = Some(again.err().unwrap_or(1));
         }
         let notification = matches!(denial.reason.wire(), Wire::Rpc { .. }) && *id == Id::Null;
         let id = if notification { &Id::Absent } else { id };
@@ -208,9 +222,12 @@ impl Call<'_> {
         record.decision = "deny";
         record.deny_code = Some(code);
         record.rule = denial.rule.name();
+        // What is charged to nobody can be caused without end.
+        let free = principal.is_none()
+            || matches!(denial.reason, Reason::RateLimited | Reason::ScopeDenied | Reason::Forbidden);
         if !self.policy.logging.audit_enabled {
             // Switched off by the policy.
-        } else if principal.is_none() {
+        } else if free {
             self.gateway.audit.deny(record);
         } else if let Some(slot) = self.gateway.audit.try_reserve() {
             let _ = slot.write(record).await;
@@ -271,7 +288,8 @@ impl Call<'_> {
             }
             return Box::pin(self.stream(exchange, answer, ledger, &server, principal, id)).await;
         }
-        let Some(whole) = while_client_stays(exchange, &server, self.whole(&mut answer, &server)).await else {
+        let ours = target.upstream().identity;
+        let Some(whole) = while_client_stays(exchange, &server, self.whole(&mut answer, &server, ours)).await else {
             exchange.close();
             return ledger.close(0, 0, End::ClientGone.detail()).await;
         };
@@ -288,14 +306,16 @@ impl Call<'_> {
         }
     }
 
-    /// A plain answer: read whole, capped, its header reduced to what may pass.
-    /// The share keeps its bytes counted until they are written.
+    /// A plain answer: read whole, capped, its header reduced to what may pass. `ours`: of our executor, which judges
+    /// once more. The share keeps its bytes counted until they are written.
     async fn whole(
         &self,
         answer: &mut Answer,
         server: &Server,
+        ours: bool,
     ) -> Result<(Response, Bytes, Share), (Reason, UpstreamFailure)> {
-        if !matches!(answer.head().status, 200 | 202 | 400 | 404) {
+        let refused = ours && matches!(answer.head().status, 403 | 413);
+        if !refused && !matches!(answer.head().status, 200 | 202 | 400 | 404) {
             return Err(failed(UpstreamFailure::Garbage));
         }
         let limit = self.gateway.settings.timeouts.response_header;
@@ -308,16 +328,24 @@ impl Call<'_> {
         if !bytes.is_empty() && !answer.head().is("application/json") {
             return Err(failed(UpstreamFailure::Garbage));
         }
+        if refused {
+            return Err((refusal(answer.head().status, &bytes), UpstreamFailure::Garbage));
+        }
         Ok((self.response(answer.head(), false), bytes, share))
     }
 
     /// The header of an answer: what may pass of the upstream's, and our marks. A stream has its own of some.
     fn response(&self, upstream: &Head, streams: bool) -> Response {
         let mut response = Response::new(upstream.status);
+        let mut cached = streams;
         for (name, value) in &upstream.passed {
             if !(streams && (name == CONTENT_TYPE || name == CACHE_CONTROL)) {
                 response.set(name.as_str(), value.as_bytes());
+                cached |= name == CACHE_CONTROL;
             }
+        }
+        if !cached {
+            response.set("Cache-Control", respond::KEPT_BY_NOBODY);
         }
         respond::mark(&mut response, self.marks());
         response
@@ -372,7 +400,7 @@ impl Call<'_> {
         sent: Instant,
     ) {
         let upstream = sent.elapsed();
-        let ours = matches!(reason, Reason::ResultTooLarge | Reason::StreamingDisabled | Reason::Overloaded);
+        let ours = !matches!(reason, Reason::UpstreamFailed | Reason::UpstreamTimeout);
         if !ours {
             event::upstream_failed(&self.gateway.metrics, self.handle, failure, &self.asked.request_id, reason.code());
         }
@@ -425,6 +453,8 @@ pub enum Who {
     Anonymous(Principal),
     Manager(Principal),
     Bearer(Arc<Verified>),
+    /// A token that says nothing of who calls, and the caller by address.
+    Nameless(Box<Principal>, Arc<Verified>),
 }
 
 impl Who {
@@ -432,6 +462,7 @@ impl Who {
         match self {
             Self::Anonymous(principal) | Self::Manager(principal) => principal,
             Self::Bearer(verified) => &verified.principal,
+            Self::Nameless(principal, _) => principal,
         }
     }
 
@@ -439,7 +470,7 @@ impl Who {
     pub(in crate::proxy) fn jti(&self) -> Option<&str> {
         match self {
             Self::Anonymous(_) | Self::Manager(_) => None,
-            Self::Bearer(verified) => verified.jti.as_deref(),
+            Self::Bearer(verified) | Self::Nameless(_, verified) => verified.jti.as_deref(),
         }
     }
 }
@@ -450,6 +481,26 @@ fn request_id<'a>(parsed: Option<&'a Result<Envelope<'_>, Refused<'_>>>) -> Id<'
         Some(Err(refused)) => refused.id.clone(),
         None => Id::Absent,
     }
+}
+
+/// What our executor refused with, in its own look at a call: it may have another policy than this one for a moment.
+pub(in crate::proxy) fn refusal(status: u16, body: &[u8]) -> Reason {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        error: Told,
+    }
+    #[derive(serde::Deserialize)]
+    struct Told {
+        code: String,
+    }
+    if status == 413 {
+        return Reason::PayloadTooLarge;
+    }
+    let code = serde_json::from_slice::<Answer>(body).map(|answer| answer.error.code).unwrap_or_default();
+    [Reason::Forbidden, Reason::ScopeDenied, Reason::ServerDenied, Reason::PromptDenied, Reason::ResourceDenied]
+        .into_iter()
+        .find(|reason| reason.code() == code)
+        .unwrap_or(Reason::ToolDenied)
 }
 
 /// What the caller is told of an upstream's failure.

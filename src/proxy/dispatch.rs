@@ -17,10 +17,9 @@ use crate::policy::{
 use crate::protocol::{self, Id};
 use crate::proxy::asked::Asked;
 use crate::proxy::body::{self, ReadBody};
-use crate::proxy::call::{Call, Who, failed};
+use crate::proxy::call::{Call, Who, failed, refusal};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::gateway::{Gateway, RequestContext};
-use crate::proxy::headers;
 use crate::proxy::ledger::{Ledger, Trail};
 use crate::proxy::manager;
 use crate::proxy::path::Door;
@@ -51,8 +50,7 @@ async fn run(call: &Call<'_>, exchange: &mut Exchange) {
     let (mut malformed, verified) = match call.door {
         Door::Api => {
             let sent = exchange.headers();
-            let malformed = headers::check_mcp(sent, &policy.security.allow_origins).err();
-            (malformed, call.credential(sent.get(http::header::AUTHORIZATION), now_ms))
+            (call.malformed(sent), call.credential(sent.get(http::header::AUTHORIZATION), now_ms))
         }
         Door::Manager => manager::admit(call, exchange, now_ms).await,
     };
@@ -190,7 +188,7 @@ async fn submit(
         Err(failure) => return call.fail(exchange, ledger, failed(failure), &Id::Absent, sent).await,
     };
     let status = answer.head().status;
-    let refused = refusal(status);
+    let refused = refused_as(status);
     if !(refused.is_some() || matches!(status, 200 | 202)) || !answer.head().is("application/json") {
         return call.fail(exchange, ledger, failed(UpstreamFailure::Garbage), &Id::Absent, sent).await;
     }
@@ -208,7 +206,7 @@ async fn submit(
     };
     answer.finish();
     if let Some(reason) = refused {
-        let reason = if status == 403 { forbidden(&bytes) } else { reason };
+        let reason = if status == 403 { refusal(status, &bytes) } else { reason };
         return refuse(call, exchange, ledger, reason, sent).await;
     }
     let upstream = sent.elapsed();
@@ -218,8 +216,8 @@ async fn submit(
     call.time(upstream);
 }
 
-/// What the executor refused with, in its own look at the call.
-const fn refusal(status: u16) -> Option<Reason> {
+/// What the executor refused with, in its own look at the submission.
+const fn refused_as(status: u16) -> Option<Reason> {
     Some(match status {
         400 => Reason::InvalidPayload,
         403 => Reason::ToolDenied,
@@ -229,23 +227,6 @@ const fn refusal(status: u16) -> Option<Reason> {
         503 => Reason::AsyncUnavailable,
         _ => return None,
     })
-}
-
-/// By which rule the executor refused, in its code.
-fn forbidden(body: &[u8]) -> Reason {
-    #[derive(serde::Deserialize)]
-    struct Answer {
-        error: Told,
-    }
-    #[derive(serde::Deserialize)]
-    struct Told {
-        code: String,
-    }
-    let code = serde_json::from_slice::<Answer>(body).map(|answer| answer.error.code).unwrap_or_default();
-    [Reason::Forbidden, Reason::ScopeDenied, Reason::ServerDenied, Reason::PromptDenied, Reason::ResourceDenied]
-        .into_iter()
-        .find(|reason| reason.code() == code)
-        .unwrap_or(Reason::ToolDenied)
 }
 
 async fn refuse(call: &Call<'_>, exchange: &mut Exchange, mut ledger: Ledger<'_, '_>, reason: Reason, sent: Instant) {

@@ -78,18 +78,28 @@ pub fn check_own(headers: &HeaderMap) -> Result<(), Reason> {
 
 /// Checks on MCP routes: no `Upgrade`, no headers that only we may write, no foreign `Origin`.
 ///
-/// `allow_origins` is `security.allow_origins`. A request without `Origin` passes; `null` is foreign.
+/// `allow_origins` is `security.allow_origins`. A request without `Origin` passes; `null` is foreign. Where the site's
+/// names are configured (`server_names`), its own pages are no strangers; where any `Host` is taken, a page of a name
+/// that somebody pointed here would look like one of ours.
 ///
 /// # Errors
 /// `BadRequest` or `ForeignOrigin`.
-pub fn check_mcp(headers: &HeaderMap, allow_origins: &[String]) -> Result<(), Reason> {
+pub fn check_mcp(headers: &HeaderMap, allow_origins: &[String], server_names: &[String]) -> Result<(), Reason> {
     check_own(headers)?;
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let known = |origin: &str| origin != "null" && allow_origins.iter().any(|allowed| allowed == origin);
-    match origin.to_str() {
-        Ok(origin) if known(&origin.trim().to_ascii_lowercase()) => Ok(()),
-        _ => Err(Reason::ForeignOrigin),
-    }
+    let Some(origin) = text(headers, &header::ORIGIN) else { return Ok(()) };
+    let listed = origin != "null" && allow_origins.contains(&origin);
+    if listed || (!server_names.is_empty() && is_own(headers, &origin)) { Ok(()) } else { Err(Reason::ForeignOrigin) }
+}
+
+/// Whether an `Origin`, in lower case, is that of the `Host` that the request names.
+pub fn is_own(headers: &HeaderMap, origin: &str) -> bool {
+    let site = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    site.is_some() && site.map(str::to_owned) == text(headers, &header::HOST)
+}
+
+/// A header in lower case and without blanks around it; what is no text is empty.
+pub fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name).map(|value| value.to_str().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
 /// Checks the host (the `Host` header, or HTTP/2's authority) against `listen.server_names`; empty accepts any.
@@ -282,7 +292,14 @@ mod tests {
             (&[("x-accel-redirect", "x")], Err(Reason::BadRequest)),
         ];
         for (lines, expected) in cases {
-            assert_eq!(check_mcp(&map(lines), &origins), expected, "{lines:?}");
+            assert_eq!(check_mcp(&map(lines), &origins, &[]), expected, "{lines:?}");
+        }
+        let own = map(&[("host", "Site.test:8080"), ("origin", "https://site.test:8080")]);
+        assert_eq!(check_mcp(&own, &[], &["site.test".to_owned()]), Ok(()));
+        assert_eq!(check_mcp(&own, &[], &[]), Err(Reason::ForeignOrigin), "any name is taken");
+        for origin in ["https://site.test", "https://other.test", "null", "site.test:8080", "ftp://site.test:8080"] {
+            let other = map(&[("host", "site.test:8080"), ("origin", origin)]);
+            assert_eq!(check_mcp(&other, &[], &["site.test".to_owned()]), Err(Reason::ForeignOrigin), "{origin}");
         }
     }
 

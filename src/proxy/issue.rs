@@ -108,7 +108,8 @@ impl Call<'_> {
         if self.gateway.is_draining() {
             return Err(Reason::Draining.into());
         }
-        headers::check_mcp(exchange.headers(), &policy.security.allow_origins)?;
+        let hosts = &self.gateway.settings.server_names;
+        headers::check_mcp(exchange.headers(), &policy.security.allow_origins, hosts)?;
         if exchange.request().method != http::Method::POST {
             return Err(Reason::MethodNotAllowed.into());
         }

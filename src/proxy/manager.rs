@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName};
 use parking_lot::Mutex;
 
 use crate::auth::{self, Refusal};
@@ -32,6 +32,7 @@ use crate::telemetry::{UpstreamFailure, event};
 
 /// The header that carries a session's CSRF token.
 const CSRF: &str = "x-csrf-token";
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Identities that are kept.
 const KEPT: usize = 4096;
 /// An answer of the executor is a few permissions long.
@@ -90,23 +91,18 @@ impl Sender {
 /// Refuses what a browser says another site sent. A client that says nothing of the kind is no browser of today, and
 /// only the JSON media type, which no form can send, keeps an old one from being sent.
 fn check_site(headers: &HeaderMap, allow_origins: &[String]) -> Result<(), Reason> {
-    let text =
-        |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim().to_ascii_lowercase());
-    if headers.get_all("sec-fetch-site").iter().nth(1).is_some() {
+    if headers.get_all(&FETCH_SITE).iter().nth(1).is_some() {
         return Err(Reason::BadRequest);
     }
-    let origin = text("origin");
-    let listed = origin.as_ref().is_some_and(|origin| origin != "null" && allow_origins.contains(origin));
-    if listed {
-        return Ok(());
-    }
-    if let Some(origin) = origin {
-        let site = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-        if site.is_none() || site.map(str::to_owned) != text("host") {
+    if let Some(origin) = headers::text(headers, &header::ORIGIN) {
+        if origin != "null" && allow_origins.contains(&origin) {
+            return Ok(());
+        }
+        if !headers::is_own(headers, &origin) {
             return Err(Reason::ForeignOrigin);
         }
     }
-    match text("sec-fetch-site").as_deref() {
+    match headers::text(headers, &FETCH_SITE).as_deref() {
         None | Some("same-origin" | "none") => Ok(()),
         Some(_) => Err(Reason::ForeignOrigin),
     }

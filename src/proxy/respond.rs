@@ -74,10 +74,13 @@ const fn closes(reason: Reason) -> bool {
     )
 }
 
+/// The `Cache-Control` of answers.
+pub const KEPT_BY_NOBODY: &[u8] = b"no-cache, private";
+
 /// The header of a JSON answer, which may be kept by nobody.
 #[must_use]
 pub fn json(status: u16, marks: Marks<'_>) -> Response {
-    json_cached(status, marks, b"no-cache, private")
+    json_cached(status, marks, KEPT_BY_NOBODY)
 }
 
 /// As [`json`], with another `Cache-Control`.

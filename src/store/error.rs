@@ -7,6 +7,8 @@ pub enum Error {
     InvalidPrefix,
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
+    #[error("database: no connection could be made in time")]
+    Unreachable,
     #[error("database: no answer within {0:?}")]
     Slow(std::time::Duration),
     #[error("database: the table {0} is missing")]

@@ -33,6 +33,8 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Connections that are in somebody's hands. The pool's own count includes those that it tries to make.
+    held: AtomicU64,
     statements: AtomicU64,
     errors: DatabaseErrors,
     schema: ArcSwapOption<Reading<Arc<Schema>>>,
@@ -44,6 +46,16 @@ struct Shared {
 struct Reading<T> {
     value: T,
     at: Instant,
+}
+
+/// A connection in somebody's hands.
+#[derive(Debug)]
+pub(in crate::store) struct Held(Arc<Shared>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<T> Reading<T> {
@@ -71,7 +83,8 @@ impl Pool {
     /// # Errors
     /// When no connection can be had in time, or the site's tables are missing.
     pub async fn reader(&self) -> Result<Reader, Error> {
-        let mut reader = Reader::new(self.counted(self.engine.session().await)?, self.clone(), self.limit);
+        let session = self.engine.session().await.map_err(|error| self.waited(error));
+        let mut reader = Reader::new(self.counted(session)?, self.clone(), self.limit);
         let schema = match self.shared.schema.load_full() {
             Some(reading) => Arc::clone(&reading.value),
             None => self.read_schema(&mut reader).await?,
@@ -142,6 +155,24 @@ impl Pool {
 
     pub(in crate::store) fn count(&self) {
         self.shared.statements.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Why there was no connection in time: all were in use, or none could be made. The pool, which tries again when a
+    /// server refuses, tells the same of both.
+    fn waited(&self, error: Error) -> Error {
+        let (_, _, limit) = self.engine.connections();
+        match error {
+            Error::Database(sqlx::Error::PoolTimedOut) if self.shared.held.load(Ordering::Relaxed) < limit => {
+                Error::Unreachable
+            }
+            error => error,
+        }
+    }
+
+    /// For as long as a connection is in use.
+    pub(in crate::store) fn held(&self) -> Held {
+        self.shared.held.fetch_add(1, Ordering::Relaxed);
+        Held(Arc::clone(&self.shared))
     }
 
     /// Counts a failure by its kind.

@@ -3,6 +3,7 @@ use std::time::Duration;
 use sea_query::{SelectStatement, Value, Values};
 
 use crate::store::engine::Session;
+use crate::store::pool::Held;
 use crate::store::row::{Inner, Row};
 use crate::store::{Error, Pool, Tables};
 
@@ -17,6 +18,7 @@ pub struct Reader {
     begun: bool,
     /// A statement's answer is owed.
     busy: bool,
+    _held: Held,
 }
 
 /// Binds the values in order.
@@ -42,8 +44,8 @@ pub(in crate::store) use bound;
 
 impl Reader {
     pub(in crate::store) fn new(session: Session, pool: Pool, limit: Duration) -> Self {
-        let tables = pool.tables.clone();
-        Self { session: Some(session), pool, tables, limit, begun: false, busy: false }
+        let (tables, held) = (pool.tables.clone(), pool.held());
+        Self { session: Some(session), pool, tables, limit, begun: false, busy: false, _held: held }
     }
 
     /// The tables, for statement builders.

@@ -65,6 +65,12 @@ const LOW: &str = "-9223372036854775808";
 const HIGH: &str = "9223372036854775807";
 /// A double's next step up from 1: it lifts what is half on paper and less in binary, like 1.005.
 const NUDGE: f64 = 1.0 + 2.0 * f64::EPSILON;
+/// How MySQL lowers letters: by the latest table that all its versions and MariaDB's have.
+const MYSQL_LOWER: &str = "LOWER(CONVERT(? USING utf8mb4) COLLATE utf8mb4_unicode_520_ci) COLLATE utf8mb4_bin";
+/// Capitals whose small letter has another capital. They stand for themselves, though MySQL lowers them; where it is
+/// asked for them or for such a small letter, it sees marks of a private area in their place.
+const LONERS: [char; 10] = ['İ', '\u{212a}', '\u{212b}', '\u{2126}', 'ϴ', 'ẞ', 'ǅ', 'ǈ', 'ǋ', 'ǲ'];
+const MARKS: u32 = 0xf8d0;
 /// A number at the beginning, PostgreSQL's reading. Longer ones are beyond every bound already.
 const NUMBER: &str = r"^[ \t\n\r\f\v]*([-+]?(?:[0-9]{1,100}\.?[0-9]{0,100}|\.[0-9]{1,100}))";
 
@@ -153,15 +159,30 @@ pub(in crate::store) fn digits(dialect: Dialect, digits: &str, cast: Cast) -> Ex
 pub(in crate::store) fn like(dialect: Dialect, field: Expr, anchor: Anchor, text: &str, wildcards: Wildcards) -> Expr {
     match dialect {
         Dialect::MySql => {
-            let field = Expr::cust_with_expr("LOWER(CONVERT(? USING utf8mb4)) COLLATE utf8mb4_bin", field);
-            field.like(LikeExpr::new(pattern(anchor, text, wildcards)).escape('!'))
+            // Both sides are lowered by the same table, so that a letter which it does not know still finds itself.
+            let lowered = |text: Expr| Expr::cust_with_expr(MYSQL_LOWER, text);
+            let (mut field, mut pattern) = (field, pattern(anchor, text, wildcards, |character| character));
+            for (at, loner) in (0..).zip(LONERS) {
+                if text
+                    .chars()
+                    .any(|character| character == loner || loner.to_lowercase().next() == Some(lower(character)))
+                {
+                    let mark = char::from_u32(MARKS + at).unwrap_or(loner);
+                    let replace = Func::cust("REPLACE").arg(Expr::cust_with_expr("CONVERT(? USING utf8mb4)", field));
+                    field = replace.arg(Expr::val(loner.to_string())).arg(Expr::val(mark.to_string())).into();
+                    pattern = pattern.replace(loner, &mark.to_string());
+                }
+            }
+            Expr::cust_with_exprs("? LIKE ? ESCAPE '!'", [lowered(field), lowered(Expr::val(pattern))])
         }
         // Among ASCII, these two fold nothing else, whatever locale the database was made with.
         Dialect::Postgres if text.is_ascii() => {
             let field = Expr::from(Func::lower(exact(dialect, field)));
-            field.like(LikeExpr::new(pattern(anchor, text, wildcards)).escape('!'))
+            field.like(LikeExpr::new(pattern(anchor, text, wildcards, lower)).escape('!'))
         }
-        Dialect::Sqlite if text.is_ascii() => field.like(LikeExpr::new(pattern(anchor, text, wildcards)).escape('!')),
+        Dialect::Sqlite if text.is_ascii() => {
+            field.like(LikeExpr::new(pattern(anchor, text, wildcards, lower)).escape('!'))
+        }
         // Else each letter is looked for in all its cases.
         Dialect::Postgres => {
             let inner = classes(
@@ -242,8 +263,8 @@ fn lower(character: char) -> char {
     }
 }
 
-/// A lower-case pattern of `LIKE`, with `!` as the escape.
-fn pattern(anchor: Anchor, text: &str, wildcards: Wildcards) -> String {
+/// A pattern of `LIKE`, with `!` as the escape.
+fn pattern(anchor: Anchor, text: &str, wildcards: Wildcards, fold: fn(char) -> char) -> String {
     let mut pattern = String::with_capacity(text.len() + 2);
     if anchor != Anchor::Start {
         pattern.push('%');
@@ -253,7 +274,7 @@ fn pattern(anchor: Anchor, text: &str, wildcards: Wildcards) -> String {
         if quoted {
             pattern.push('!');
         }
-        pattern.push(lower(character));
+        pattern.push(fold(character));
     }
     if anchor != Anchor::End {
         pattern.push('%');
@@ -289,12 +310,12 @@ fn classes(text: &str, wildcards: Wildcards, glyphs: &Glyphs) -> String {
     pattern
 }
 
-/// The letter's lower case, and its upper case if that has this lower case.
+/// The letter's two cases, each of which leads to the other; of any other character the character itself.
 fn cases(character: char) -> (char, char) {
     let small = lower(character);
     let mut upper = small.to_uppercase();
     match (upper.next(), upper.next()) {
-        (Some(large), None) if lower(large) == small => (small, large),
-        _ => (small, small),
+        (Some(large), None) if lower(large) == small && (character == small || character == large) => (small, large),
+        _ => (character, character),
     }
 }

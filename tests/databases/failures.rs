@@ -207,14 +207,15 @@ async fn a_database_without_the_tables_is_not_ready_until_they_are_there() {
     assert!(list["items"][0]["icon"].is_null());
 }
 
-/// The statements of a code block in docs/DATABASES.md.
-fn documented(kind: Kind) -> String {
+/// The statements of docs/DATABASES.md that are marked so for this engine, for a database and a user of these names.
+pub fn documented(kind: Kind, what: &str, database: &str, user: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/DATABASES.md");
     let text = std::fs::read_to_string(path).expect("docs/DATABASES.md");
-    let mark = if kind == Kind::MariaDb { "<!-- sql: mariadb -->" } else { "<!-- sql: postgres -->" };
-    let (_, rest) = text.split_once(mark).expect("a marked block");
+    let engine = if kind == Kind::MariaDb { "mariadb" } else { "postgres" };
+    let (_, rest) = text.split_once(&format!("<!-- sql: {engine}{what} -->")).expect("a marked block");
     let (_, rest) = rest.split_once("```sql\n").expect("a block");
-    rest.split_once("```").expect("an end").0.to_owned()
+    let (statements, _) = rest.split_once("```").expect("an end");
+    statements.replace("site.", &format!("{database}.")).replace("mcp_sidecar", user)
 }
 
 #[tokio::test]
@@ -222,7 +223,7 @@ async fn the_documented_rights_are_enough_and_no_more() {
     for kind in [Kind::MariaDb, Kind::Postgres] {
         let server = shared(kind).await;
         create(&server, "granted", "").await;
-        server.run("granted", &documented(kind).replace("site.", "granted.")).await;
+        server.run("granted", &documented(kind, "", "granted", "mcp_sidecar")).await;
         let settings = Settings {
             password: Some(Secret::new("change me")),
             ..site::settings(&server.url_of("mcp_sidecar", "granted"))

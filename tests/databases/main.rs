@@ -6,17 +6,24 @@
 mod harness;
 
 mod accounts;
+mod alike;
+mod away;
 mod clients;
 mod corpus;
 mod data;
 mod failures;
+mod forged;
+mod hostile;
 mod identity;
+mod large;
+mod manager;
 mod models;
 mod permissions;
 mod queue;
 mod schema;
 mod server;
 mod site;
+mod stask;
 mod tls;
 mod trees;
 mod variables;

@@ -10,6 +10,7 @@ use mcp_sidecar::store::{Error, Settings};
 
 use crate::server::{DEADLINE, Kind, Server, shared};
 use crate::site::{dialect, run_sqlite};
+use crate::stask;
 use mcp_sidecar::store::Dialect;
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -56,29 +57,6 @@ async fn everywhere(database: &str) -> Vec<Place> {
         places.push(Place { name, settings, server: Some((server, database.to_owned())), directory: directory() });
     }
     places
-}
-
-/// sTask's tables, as its migrations make them.
-fn stask(dialect: Dialect) -> String {
-    let (id, long, stamp, boolean) = match dialect {
-        Dialect::MySql => {
-            ("BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY", "LONGTEXT", "TIMESTAMP NULL", "TINYINT(1)")
-        }
-        Dialect::Postgres => ("BIGSERIAL PRIMARY KEY", "TEXT", "TIMESTAMP(0) NULL", "BOOLEAN"),
-        Dialect::Sqlite => ("INTEGER PRIMARY KEY AUTOINCREMENT", "TEXT", "DATETIME NULL", "TINYINT(1)"),
-    };
-    let no = if dialect == Dialect::Postgres { "FALSE" } else { "0" };
-    format!(
-        "CREATE TABLE evo_s_tasks (id {id}, identifier VARCHAR(255) NOT NULL, action VARCHAR(255) NOT NULL, \
-         status SMALLINT NOT NULL DEFAULT 10, message TEXT NULL, started_by INT NULL, meta {long} NULL, \
-         result {long} NULL, start_at {stamp}, finished_at {stamp}, attempts INT NOT NULL DEFAULT 0, \
-         max_attempts INT NOT NULL DEFAULT 3, priority VARCHAR(255) NOT NULL DEFAULT 'normal', \
-         progress INT NOT NULL DEFAULT 0, created_at {stamp}, updated_at {stamp}); \
-         CREATE TABLE evo_s_workers (id {id}, uuid VARCHAR(36) NULL UNIQUE, identifier VARCHAR(255) NOT NULL UNIQUE, \
-         scope VARCHAR(255) NOT NULL DEFAULT '', class VARCHAR(255) NOT NULL, active {boolean} NOT NULL DEFAULT {no}, \
-         position INT NOT NULL DEFAULT 0, settings {long} NOT NULL, hidden INT NOT NULL DEFAULT 0, \
-         created_at {stamp}, updated_at {stamp})"
-    )
 }
 
 fn seal(id: i64) -> String {
@@ -225,7 +203,7 @@ async fn stasks_own_tables_are_written_in_its_shape_and_what_it_ends_stays_ended
         let missing = queue.ready().await;
         assert!(matches!(missing, Err(Error::NoTable(_))), "{name}: {missing:?}");
         assert_eq!(queue.register().await.expect("it answers"), Registration::Skipped, "{name}");
-        place.run(&stask(place.dialect())).await;
+        place.run(&stask::statements(place.dialect())).await;
         queue.ready().await.unwrap_or_else(|error| panic!("{name}: {error}"));
 
         assert_eq!(queue.register().await.expect("it answers"), Registration::Created, "{name}");

@@ -35,12 +35,18 @@ pub enum Still {
 }
 
 impl Still {
+    /// Goes on with the transaction.
+    pub async fn run(&mut self, statements: &str) {
+        let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+        match self {
+            Self::MariaDb(session) => drop(session.execute(statements).await.expect("runs")),
+            Self::Postgres(session) => drop(session.execute(statements).await.expect("runs")),
+        }
+    }
+
     /// The transaction never happened.
     pub async fn end(&mut self) {
-        match self {
-            Self::MariaDb(session) => drop(session.execute("ROLLBACK").await.expect("ends")),
-            Self::Postgres(session) => drop(session.execute("ROLLBACK").await.expect("ends")),
-        }
+        self.run("ROLLBACK").await;
     }
 }
 
@@ -193,16 +199,21 @@ impl Server {
         }
     }
 
-    /// A number that a statement yields.
+    /// A number that a statement yields, of the whole server.
     pub async fn number(&self, statement: &str) -> i64 {
+        self.number_in(if self.kind == Kind::MariaDb { "mysql" } else { "postgres" }, statement).await
+    }
+
+    /// A number that a statement yields in a database.
+    pub async fn number_in(&self, database: &str, statement: &str) -> i64 {
         let statement = AssertSqlSafe(statement.to_owned());
         match self.kind {
             Kind::MariaDb => {
-                let mut connection = MySqlConnection::connect(&self.url("mysql")).await.expect("it answers");
+                let mut connection = MySqlConnection::connect(&self.url(database)).await.expect("it answers");
                 sqlx::query_scalar(statement).fetch_one(&mut connection).await.expect("a number")
             }
             Kind::Postgres => {
-                let mut connection = PgConnection::connect(&self.url("postgres")).await.expect("it answers");
+                let mut connection = PgConnection::connect(&self.url(database)).await.expect("it answers");
                 sqlx::query_scalar(statement).fetch_one(&mut connection).await.expect("a number")
             }
         }

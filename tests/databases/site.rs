@@ -86,7 +86,10 @@ pub fn settings(url: &str) -> Settings {
 
 pub fn policy() -> Snapshot {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/policy.toml");
-    let source = Source::embedded("policy.toml", &std::fs::read_to_string(&path).expect("it is there"), &path);
+    // Room for arguments that are too long for the tools themselves.
+    let text =
+        std::fs::read_to_string(&path).expect("it is there").replace("max_payload_kb = 128", "max_payload_kb = 1024");
+    let source = Source::embedded("policy.toml", &text, &path);
     let models = mcp_sidecar::store::model::MODELS.iter().map(|model| format!("{:?}", model.name));
     let models = format!("[{}]", models.collect::<Vec<_>>().join(", "));
     let overrides = Overrides::default().with_builtin(&[
@@ -117,8 +120,12 @@ impl Site {
 
     /// The whole answer to a call of a tool.
     pub async fn call(&self, tool: &str, arguments: &Value) -> Value {
-        let params = json!({"name": tool, "arguments": arguments});
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        self.ask("tools/call", &json!({"name": tool, "arguments": arguments})).await
+    }
+
+    /// The whole answer to a request.
+    pub async fn ask(&self, method: &str, params: &Value) -> Value {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
         let identity = Identity { server: "content".to_owned(), ..Identity::default() };
         let (header, _) = sign_identity(&identity, body.as_bytes(), None, 0);
         let request = Request::post("/mcp/content").header(IDENTITY_HEADER, header).body(Body::from(body));

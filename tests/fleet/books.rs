@@ -7,12 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use mcp_sidecar::store::queue::{Driver, Status};
 use serde_json::Value;
 
+use crate::corpus::Call;
 use crate::harness::eventually;
 use crate::load::Taken;
-use crate::members::{DATABASE, Fleet, Member, audit, settled};
+use crate::members::{Fleet, Member, audit, settled};
 use crate::part::SOON;
+use crate::tables::{LEASE, Tables};
 use crate::tally::Answered;
 
 /// What was counted before a sidecar's last life began.
@@ -75,26 +78,42 @@ pub fn answers(fleet: &Fleet, answers: &[Answered], kills: usize) {
     }
 }
 
+/// What was put into sTask's table by others.
+#[derive(Clone, Debug)]
+pub struct Offered {
+    pub id: String,
+    pub call: usize,
+}
+
 /// No task is lost, none is there that nobody asked for, each completed once, and each further run is accounted for.
 /// `cut` are the tasks whose workers were killed with them in hands.
-pub fn tasks(fleet: &Fleet, taken: &[Taken], cut: &[i64]) {
+pub fn tasks(tables: &Tables, taken: &[Taken], offered: &[Offered], cut: &[i64]) {
     let ids: BTreeSet<i64> = taken.iter().map(|taken| taken.task_id).collect();
     assert_eq!(ids.len(), taken.len(), "two keys have one task");
-    let count =
-        |of: &str| fleet.number(&format!("SELECT COUNT(*) FROM {of}").replace("evo_", &format!("{DATABASE}.evo_")));
-    let tasks = i64::try_from(taken.len()).expect("few");
-    assert_eq!(count("evo_mcp_tasks"), tasks);
-    assert_eq!(count("evo_mcp_tasks WHERE status = 80 AND progress = 100 AND result IS NOT NULL"), tasks);
-    assert_eq!(count("evo_mcp_keys k JOIN evo_mcp_tasks t ON t.id = k.task_id"), tasks, "one key for each task");
-    assert_eq!(count("evo_mcp_leases WHERE open = 0 AND holder IS NULL"), tasks, "nobody holds one any more");
+    let count = |of: &str| tables.count(of);
+    let keyed = i64::try_from(taken.len()).expect("few");
+    let tasks = keyed + i64::try_from(offered.len()).expect("few");
+    let ours = "{tasks} t WHERE t.identifier = 'emcp_dispatch'";
+    assert_eq!(count(ours), tasks);
+    assert_eq!(count(&format!("{ours} AND status = 80 AND progress = 100 AND result IS NOT NULL")), tasks);
+    assert_eq!(count("{keys} k JOIN {tasks} t ON t.id = k.task_id"), keyed, "one key for each task");
+    assert_eq!(count("{leases} WHERE open = 0 AND holder IS NULL"), tasks, "nobody holds one any more");
+
+    // A lease begins a moment before its line is written: half of one is never a lease that has ended.
+    let early = format!(
+        "{{attempts}} a JOIN {{attempts}} b ON b.task_id = a.task_id AND b.run = a.run + 1 \
+         WHERE a.outcome = 'lost' AND b.started_ms < a.started_ms + {}",
+        LEASE.as_millis() / 2
+    );
+    assert_eq!(count(&early), 0, "runs began while another worker had the task's lease");
 
     // One run finished, the last one; every earlier one has its reason.
-    assert_eq!(count("evo_mcp_attempts WHERE outcome = 'finished'"), tasks);
-    assert_eq!(count("evo_mcp_attempts WHERE outcome IS NULL OR outcome NOT IN ('finished', 'lost', 'again')"), 0);
-    let last = "SELECT task_id, MAX(run) AS runs, COUNT(*) AS told, MAX(IF(outcome = 'finished', run, 0)) AS done \
-                FROM evo_mcp_attempts GROUP BY task_id";
+    assert_eq!(count("{attempts} WHERE outcome = 'finished'"), tasks, "each task is completed once");
+    assert_eq!(count("{attempts} WHERE outcome IS NULL OR outcome NOT IN ('finished', 'lost', 'again')"), 0);
+    let last = "SELECT task_id, MAX(run) AS runs, COUNT(*) AS told, \
+                MAX(CASE WHEN outcome = 'finished' THEN run ELSE 0 END) AS done FROM {attempts} GROUP BY task_id";
     let agree = format!(
-        "({last}) a JOIN evo_mcp_tasks t ON t.id = a.task_id JOIN evo_mcp_leases l ON l.task_id = a.task_id \
+        "({last}) a JOIN {{tasks}} t ON t.id = a.task_id JOIN {{leases}} l ON l.task_id = a.task_id \
          WHERE a.runs = a.told AND a.done = a.runs AND l.runs = a.runs AND t.attempts = a.runs"
     );
     assert_eq!(count(&agree), tasks, "runs, attempts and leases agree");
@@ -102,9 +121,35 @@ pub fn tasks(fleet: &Fleet, taken: &[Taken], cut: &[i64]) {
     // A worker that stood still and was killed had a task: it ran again, unless its end was already on the way.
     let mut again = BTreeMap::new();
     for id in cut {
-        again.insert(id, count(&format!("evo_mcp_attempts WHERE task_id = {id} AND outcome = 'lost'")));
+        again.insert(id, count(&format!("{{attempts}} WHERE task_id = {id} AND outcome = 'lost'")));
     }
     assert!(again.values().any(|lost| *lost > 0), "{again:?}");
-    let [lost, repeated] = ["lost", "again"].map(|how| count(&format!("evo_mcp_attempts WHERE outcome = '{how}'")));
+    let [lost, repeated] = ["lost", "again"].map(|how| count(&format!("{{attempts}} WHERE outcome = '{how}'")));
     println!("fleet: {tasks} tasks, {lost} lost leases, {repeated} runs repeated for want of the database");
+}
+
+/// sTask's own rows: what others put there has its right result, what is not ours is as it was, and our worker is in
+/// the register once, however many there were.
+pub fn stask(tables: &Tables, calls: &[Call], offered: &[Offered]) {
+    if tables.stage.driver != Driver::Stask {
+        assert!(offered.is_empty());
+        return;
+    }
+    let mut results = HashMap::new();
+    for task in tables.list() {
+        let meta: Value = serde_json::from_str(&task.meta).expect("JSON");
+        let id = meta["request_id"].as_str().expect("all are named").to_owned();
+        assert!(results.insert(id, task).is_none(), "{} is there twice", meta["request_id"]);
+    }
+    for Offered { id, call } in offered {
+        let task = &results[id];
+        assert_eq!(task.status, Some(Status::Finished), "{id}: {}", task.message);
+        let result: Value = serde_json::from_str(&task.result).expect("JSON");
+        assert_eq!((&result["http_status"], calls[*call].wrong(id, &result["response"])), (&200.into(), None));
+    }
+    let count = |of: &str| tables.count(of);
+    assert_eq!(count("{tasks} WHERE identifier = 'other' AND status = 10 AND attempts = 0"), 1);
+    assert_eq!(count("evo_s_workers WHERE identifier = 'emcp_dispatch' AND scope = 'eMCP'"), 1);
+    assert_eq!(count("evo_s_workers"), 1);
+    println!("fleet: {} tasks of others", offered.len());
 }

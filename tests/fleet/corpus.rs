@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use crate::data::FIRST;
 use crate::site;
 
+pub const METHOD: &str = "tools/call";
+
 /// One call and its one right answer.
 pub struct Call {
     pub tool: &'static str,
@@ -15,8 +17,11 @@ pub struct Call {
 impl Call {
     /// The JSON-RPC request.
     pub fn body(&self, id: &str) -> Value {
-        let params = json!({"name": self.tool, "arguments": self.arguments});
-        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+        json!({"jsonrpc": "2.0", "id": id, "method": METHOD, "params": self.params()})
+    }
+
+    pub fn params(&self) -> Value {
+        json!({"name": self.tool, "arguments": self.arguments})
     }
 
     /// What is wrong with a JSON-RPC answer, if anything is.

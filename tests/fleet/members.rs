@@ -6,16 +6,14 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
+use mcp_sidecar::store::queue::Driver;
+
 use crate::harness::{Redis, eventually, vacant};
 use crate::part::{Files, Part, SOON, START, get, program};
-use crate::server::{Kind, Server};
-use crate::site;
+use crate::tables::{LEASE, Stage, Tables};
 
 /// What a caller may do in a minute at the server `narrow`, over both sidecars.
 pub const NARROW: usize = 20;
-pub const DATABASE: &str = "fleet";
-/// What keeps a task from being somebody else's.
-const LEASE: &str = "2s";
 
 /// One process of the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +24,7 @@ pub enum Member {
 }
 
 pub struct Fleet {
-    runtime: tokio::runtime::Runtime,
-    mariadb: Server,
+    pub tables: Tables,
     redis: Redis,
     /// Of each sidecar and its executor; workers use the first two's.
     pub files: [Files; 2],
@@ -39,20 +36,16 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts everything.
-    pub fn start(runtime: tokio::runtime::Runtime) -> Self {
-        let mariadb = runtime.block_on(async {
-            let mariadb = Server::start(Kind::MariaDb).await;
-            site::create(&mariadb, DATABASE, "COLLATE utf8mb4_general_ci").await;
-            mariadb
-        });
+    pub fn start(runtime: tokio::runtime::Runtime, stage: Stage) -> Self {
+        let tables = Tables::start(runtime, stage);
         let redis = Redis::start();
         let doors = [vacant(), vacant()];
-        let files = doors.map(|door| files(door, &mariadb, &redis));
+        let files = doors.map(|door| files(door, &tables, &redis));
         over_tcp(&files[1]);
         let executors = files.each_ref().map(|files| Part::ready(executor(files)));
         let sidecars = files.each_ref().map(|files| Part::ready(sidecar(files)));
         let workers = [0, 1, 2].map(|index| working(worker(&files[index % 2])));
-        Self { runtime, mariadb, redis, files, doors, executors, sidecars, workers }
+        Self { tables, redis, files, doors, executors, sidecars, workers }
     }
 
     fn part(&mut self, member: Member) -> &mut Part {
@@ -81,16 +74,13 @@ impl Fleet {
     /// Stops a worker that has a task at this moment, as a machine does that has lost its power; the task's id.
     pub fn freeze_at_work(&mut self, index: usize) -> i64 {
         let worker = &self.workers[index];
-        let statement = format!(
-            "SELECT COALESCE(MIN(task_id), 0) FROM {DATABASE}.evo_mcp_attempts WHERE worker = '{}' AND outcome IS NULL",
-            name(worker)
-        );
+        let name = name(worker);
         eventually("the worker is met at work", START, || {
             worker.signal(Signal::STOP);
             // What it holds now, it holds until it goes on or dies; unless it has just said that it is done, which the
             // database takes a moment to do.
-            let task = self.number(&statement);
-            let holds = task != 0 && (0..5).all(|_| self.number(&statement) == task);
+            let task = self.tables.at_work(&name);
+            let holds = task != 0 && (0..5).all(|_| self.tables.at_work(&name) == task);
             if !holds {
                 worker.signal(Signal::CONT);
             }
@@ -103,9 +93,10 @@ impl Fleet {
         self.workers[index].signal(Signal::CONT);
     }
 
-    /// A number that the database tells.
-    pub fn number(&self, statement: &str) -> i64 {
-        self.runtime.block_on(self.mariadb.number(statement))
+    /// Has a worker settle a task when it has lost it; the task, and the run that lost it.
+    pub fn overtake(&self, index: usize) -> (i64, i64) {
+        let name = name(&self.workers[index]);
+        eventually("the worker settles too late", START, || self.tables.overtake(&name))
     }
 
     pub fn kill_redis(&mut self) {
@@ -115,14 +106,6 @@ impl Fleet {
     /// Starts another one in its place, which knows nothing.
     pub fn restart_redis(&mut self) {
         self.redis = Redis::at(self.redis.address());
-    }
-
-    pub fn kill_mariadb(&mut self) {
-        self.mariadb.kill();
-    }
-
-    pub fn restart_mariadb(&mut self) {
-        self.runtime.block_on(self.mariadb.restart());
     }
 
     /// The sum of the series of this process's metric that hold a text.
@@ -144,7 +127,7 @@ impl Fleet {
 }
 
 /// The files of one sidecar and its executor: the shipped ones, for this fleet.
-fn files(door: SocketAddr, mariadb: &Server, redis: &Redis) -> Files {
+fn files(door: SocketAddr, tables: &Tables, redis: &Redis) -> Files {
     let files = Files::shipped();
     files.edit("sidecar.toml", "http = [\"127.0.0.1:0\"]", &format!("http = [\"{door}\"]"));
     files.edit("sidecar.toml", "durability = \"buffered\"", "durability = \"written\"");
@@ -152,11 +135,12 @@ fn files(door: SocketAddr, mariadb: &Server, redis: &Redis) -> Files {
     let shared = format!("[redis]\nurl = \"redis://{}\"\ntimeout_ms = 5000\n\n[audit]\n", redis.address());
     files.edit("sidecar.toml", "[audit]\n", &shared);
 
-    let database = mariadb.url(DATABASE);
+    let database = tables.url();
     files.edit("executor.toml", "sqlite://emcp.sqlite", &database);
     let queue = format!(
-        "\n[queue_worker]\nurl = \"{database}\"\nkey_env = \"QUEUE_KEY\"\nlease = \"{LEASE}\"\npoll = \"100ms\"\n\
-         backoff = \"200ms\"\naudit = {{ dir = \"runs\" }}\nacquire_timeout = \"2s\"\nstatement_timeout = \"5s\"\n"
+        "\n[queue_worker]\nurl = \"{database}\"\nkey_env = \"QUEUE_KEY\"\nlease = \"{}ms\"\npoll = \"100ms\"\n\
+         backoff = \"200ms\"\naudit = {{ dir = \"runs\" }}\nacquire_timeout = \"2s\"\nstatement_timeout = \"5s\"\n",
+        LEASE.as_millis()
     );
     files.append("executor.toml", &queue);
 
@@ -164,9 +148,14 @@ fn files(door: SocketAddr, mariadb: &Server, redis: &Redis) -> Files {
     files.edit("policy.toml", "rate_limit = { per_minute = 30 }", "rate_limit = { per_minute = 1000000 }");
     // A tool has one server.
     files.edit("policy.toml", "\"evo.model.*\"]", "\"evo.model.list\"]");
+    let driver = match tables.stage.driver {
+        Driver::Own => "driver = \"own\"",
+        // What PHP puts into its table is run, too.
+        Driver::Stask => "driver = \"stask\"\naccept_foreign = true",
+    };
     // As often as members die, and more: here no task may run out of attempts.
     let more = format!(
-        "[queue]\ndriver = \"own\"\nfailover = \"fail\"\nmax_attempts = 20\n\n[[servers]]\nhandle = \"narrow\"\n\
+        "[queue]\n{driver}\nfailover = \"fail\"\nmax_attempts = 20\n\n[[servers]]\nhandle = \"narrow\"\n\
          enabled = true\ntransport = \"web\"\nkind = \"content\"\nupstream = \"executor\"\n\
          allow_tools = [\"evo.model.get\"]\nsecurity = {{ deny_tools = [] }}\nrate_limit = {{ per_minute = {NARROW} }}\n\n[end]\n"
     );

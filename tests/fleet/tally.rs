@@ -14,11 +14,13 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     Nobody,
-    MariaDb,
+    Database,
     Redis,
     Member(Member),
-    /// A worker.
+    /// A worker, of which others have ended the task when it goes on.
     Frozen(usize),
+    /// A worker that says that its task is done when another run of it has begun.
+    Late(usize),
 }
 
 impl Turn {
@@ -26,8 +28,8 @@ impl Turn {
     fn excuses(self, failure: &str) -> bool {
         match self {
             // Nobody waits for a worker, and Redis has a stand-in.
-            Self::Nobody | Self::Redis | Self::Member(Member::Worker(_)) | Self::Frozen(_) => false,
-            Self::MariaDb => ["-32603", "503 async_unavailable"].contains(&failure),
+            Self::Nobody | Self::Redis | Self::Member(Member::Worker(_)) | Self::Frozen(_) | Self::Late(_) => false,
+            Self::Database => ["-32603", "503 async_unavailable"].contains(&failure),
             Self::Member(Member::Executor(_)) => failure == "502 upstream_failed",
             Self::Member(Member::Sidecar(_)) => ["refused", "cut"].contains(&failure),
         }

@@ -71,6 +71,10 @@ fn an_address_whose_tokens_fail_has_to_wait_and_nothing_it_sends_then_counts() {
         let wait: u32 = answer.header("retry-after").and_then(|wait| wait.parse().ok()).expect("says how long");
         assert!((1..=60).contains(&wait), "{wait}");
     }
+    eventually("the time that is left shrinks", std::time::Duration::from_secs(10), || {
+        let wait = sidecar.send(&good).header("retry-after").and_then(|wait| wait.parse::<u32>().ok());
+        wait.is_some_and(|wait| wait < 60).then_some(())
+    });
     assert_eq!(sidecar.upstream.count(), 3);
     sidecar.finish();
 }
@@ -141,6 +145,70 @@ fn bad_headers_and_methods_are_refused() {
     }
     assert_eq!(sidecar.upstream.count(), 0);
     sidecar.finish();
+}
+
+#[test]
+fn every_request_of_a_caller_counts_whatever_its_method() {
+    let sidecar = Sidecar::start().raw("rate_limit.per_minute", 2).go();
+    let mut request = sidecar.post("raw", &Token::of("alice"), "");
+    (request.method, request.declare_length) = ("GET".to_owned(), false);
+    assert_eq!([405, 405, 429].map(|_| sidecar.send(&request).status), [405, 405, 429]);
+    sidecar.finish();
+}
+
+#[test]
+fn tokens_that_name_nobody_are_told_apart_by_address() {
+    let sidecar = Sidecar::start().set("listen.trusted_proxies=[\"127.0.0.1\"]").raw("rate_limit.per_minute", 2).go();
+    let from = |address: &str, id: u64| {
+        // Two tokens of one address are one caller; so are two names, if there are none.
+        let token = Token::of("").without("sub").claim("jti", format!("{id}"));
+        sidecar.send(&sidecar.post("raw", &token, call("raw.echo")).header("X-Forwarded-For", address)).status
+    };
+    assert_eq!([from("192.0.2.1", 1), from("192.0.2.1", 2), from("192.0.2.1", 3)], [200, 200, 429]);
+    assert_eq!(from("192.0.2.2", 1), 200);
+    let identities = eventually("their lines are written", std::time::Duration::from_secs(10), || {
+        let records = sidecar.audit();
+        let identities: Vec<_> = records.iter().map(|record| record["rate_limit_identity"].clone()).collect();
+        (identities.len() == 4).then_some(identities)
+    });
+    let first = identities.iter().filter(|identity| **identity == "ip:192.0.2.1").count();
+    assert_eq!((first, identities.contains(&json!("ip:192.0.2.2"))), (3, true), "{identities:?}");
+    sidecar.finish();
+}
+
+#[test]
+fn a_valid_token_cannot_fill_the_audit_log_with_denials() {
+    const CALLS: u64 = 200;
+    let sidecar = Sidecar::start().go();
+    let token = Token::of("alice").claim("scopes", json!([]));
+    let mut client = Client::connect(sidecar.mcp);
+    for _ in 0..CALLS {
+        assert_eq!(client.round_trip(&sidecar.post("raw", &token, call("raw.echo"))).status, 403);
+    }
+    let records = eventually("each denial is told of", std::time::Duration::from_secs(10), || {
+        let records = sidecar.audit();
+        let told: u64 = records.iter().map(|record| record["repeats"].as_u64().unwrap_or(1)).sum();
+        (told == CALLS).then_some(records)
+    });
+    assert!(records.len() < 30, "{} lines", records.len());
+    assert!(records.iter().all(|record| record["rate_limit_identity"] == "api:alice"), "{records:?}");
+    sidecar.finish();
+}
+
+#[test]
+fn a_page_of_the_site_may_call_where_the_sites_name_is_known() {
+    let origin = |sidecar: &Sidecar, host: &str, origin: &str| {
+        let request = sidecar.post("raw", &Token::of("alice"), call("raw.echo")).without("host");
+        sidecar.send(&request.header("Host", host).header("Origin", origin)).status
+    };
+    let named = Sidecar::start().set("listen.server_names=[\"site.test\"]").go();
+    assert_eq!(origin(&named, "site.test", "https://site.test"), 200);
+    assert_eq!(origin(&named, "site.test", "https://other.test"), 403);
+    assert_eq!(origin(&named, "other.test", "https://other.test"), 400);
+    named.finish();
+    let any = Sidecar::start().go();
+    assert_eq!(origin(&any, "other.test", "https://other.test"), 403, "a name that somebody pointed here");
+    any.finish();
 }
 
 #[test]

@@ -279,19 +279,20 @@ fn two_hundred_requests_over_two_sidecars_make_one_task() {
 
 #[test]
 fn without_verified_callers_keys_count_for_nothing() {
-    let sidecar = start().policy("auth.mode", "none").go();
-    let alice = Token::of("alice");
-    let ids: Vec<_> = (0..2)
-        .map(|_| {
-            let answer = dispatch(&sidecar, &alice, &search(1), Some("k"));
-            assert_eq!(answer.status, 202, "{}", answer.text());
-            let body = answer.json();
-            assert_eq!((&body["reused"], &body["idempotency_key"]), (&json!(false), &Value::Null));
-            body["task_id"].clone()
-        })
-        .collect();
-    assert_ne!(ids[0], ids[1]);
-    sidecar.finish();
+    for (mode, token) in [("none", Token::of("alice")), ("sapi_jwt", Token::of("").without("sub"))] {
+        let sidecar = start().policy("auth.mode", mode).go();
+        let ids: Vec<_> = (0..2)
+            .map(|_| {
+                let answer = dispatch(&sidecar, &token, &search(1), Some("k"));
+                assert_eq!(answer.status, 202, "{}", answer.text());
+                let body = answer.json();
+                assert_eq!((&body["reused"], &body["idempotency_key"]), (&json!(false), &Value::Null));
+                body["task_id"].clone()
+            })
+            .collect();
+        assert_ne!(ids[0], ids[1]);
+        sidecar.finish();
+    }
 }
 
 #[test]

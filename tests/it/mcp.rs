@@ -23,6 +23,7 @@ fn a_client_initialises_lists_and_calls_the_demo_site() {
     assert_eq!(hello.status, 200, "{}", hello.text());
     assert_eq!(hello.json()["result"]["serverInfo"]["platform"], "eMCP");
     assert!(hello.header("mcp-session-id").is_some());
+    assert_eq!(hello.header("cache-control"), Some("no-cache, private"));
     let tools = sidecar.rpc("content", "tools/list", json!({})).json();
     let names: Vec<_> = tools["result"]["tools"].as_array().expect("a list").iter().map(|tool| &tool["name"]).collect();
     assert!(names.contains(&&json!("evo.content.search")), "{names:?}");
@@ -55,11 +56,14 @@ fn every_method_is_answered_or_refused_by_its_scope() {
     let (user, all) = (&["mcp:read", "mcp:call"][..], &["*"][..]);
     let unknown_revision = json!({"protocolVersion": "2026-07-28"});
     let none = json!({});
-    let table: [(&[&str], &str, &Value, u16, Value); 15] = [
+    let table: [(&[&str], &str, &Value, u16, Value); 18] = [
         (user, "ping", &none, 200, json!({})),
         (user, "resources/list", &none, 200, json!({"resources": []})),
         (user, "prompts/list", &none, 200, json!({"prompts": []})),
         (user, "completion/complete", &none, 200, json!(-32601)),
+        (user, "completion/complete", &json!({"ref": {"type": "ref/prompt", "name": "x"}}), 200, json!(-32601)),
+        (all, "resources/subscribe", &json!({"uri": "evo://1"}), 200, json!(-32601)),
+        (user, "ping", &Value::Null, 200, json!({})),
         (user, "tools/list", &json!({"cursor": 7}), 200, json!(-32602)),
         (user, "initialize", &unknown_revision, 200, json!(-32602)),
         (user, "server/discover", &none, 200, json!(-32601)),

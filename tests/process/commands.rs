@@ -323,6 +323,10 @@ fn php_settings_become_a_policy_that_loads() {
         "actor.mode is \"service\"",
         "content: route, auth, scopes were never read by eMCP, nor here",
         "shop: the class \"App\\\\Mcp\\\\Servers\\\\ShopServer\" runs in PHP",
+        "content-local: \"content\" has its tools, so that PHP left it out: servers[1].enabled is false",
+        "idempotency.storage",
+        "actor.service_username, actor.service_role, actor.block_login",
+        "redirect_domains was never read",
         "models of people and rights stay readable, as they were (User)",
     ] {
         assert!(err.contains(note) && text.contains(note), "{note}:\n{err}");
@@ -346,15 +350,13 @@ fn php_settings_become_a_policy_that_loads() {
         "servers[0].rate_limit.per_minute = 12",
         "servers[0].limits.max_payload_kb = 64",
         "servers[0].security.deny_tools = [\"evo.content.search\"]",
-        "servers[2].enabled = false",
+        "servers[1].enabled = false",
     ] {
         assert!(dump.lines().any(|shown| shown.starts_with(&format!("{line} "))), "{line}:\n{dump}");
     }
     let (_, listed, _) = run(program().args(["list-servers", "--policy"]).arg(&policy));
-    assert_eq!(
-        listed.lines().skip(1).map(|line| line.split(' ').next()).collect::<Vec<_>>(),
-        [Some("content"), Some("content-local")]
-    );
+    assert_eq!(listed.lines().skip(1).map(|line| line.split(' ').next()).collect::<Vec<_>>(), [Some("content")]);
+    assert!(text.contains("\n# [[servers]]\n# handle = \"shop\"\n") && !dump.contains("shop"), "{text}");
 
     let (code, _, err) = run(&mut command);
     assert_eq!(code, 1, "a file is not overwritten");
@@ -376,11 +378,42 @@ fn settings_that_php_refuses_or_that_make_no_policy_are_told() {
         ("<?php return [", "eMCP.php:1: Unclosed"),
         ("<?php return missing_function();", "missing_function"),
         ("<?php return 3;", "it returns no array"),
-        ("<?php return ['limits' => ['max_payload_kb' => 0]];", "limits.max_payload_kb"),
+        (
+            "<?php echo 'noise'; @$x[1]; defined('IN_MANAGER_MODE') || die('Hands off.');",
+            "eMCP.php: it ends PHP (exit or die)",
+        ),
+        ("<?php ob_start(); exit(0);", "eMCP.php: it ends PHP (exit or die)"),
+        ("<?php class A implements Nothing {}", "\"Nothing\" not found"),
+        ("<?php return ['route' => ['api_prefix' => 'a/b']];", "route.api_prefix"),
     ] {
         let (code, out, err) = import(text, &[]);
         assert_eq!((code, out.as_str()), (1, ""), "{text}");
-        assert!(err.contains(said), "{text}: {err}");
+        assert!(err.contains(said) && err.matches("eMCP.php:").count() < 2, "{text}: {err}");
+    }
+    let odd =
+        "<?php return ['limits' => ['max_payload_kb' => INF, 'max_result_bytes' => STDIN], 'mode' => new stdClass,
+        'security' => ['allow_servers' => function () {}]];";
+    let (code, out, err) = import(odd, &[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("\nallow_servers = []\n"), "{out}");
+    for key in
+        ["limits.max_payload_kb is \"INF\"", "limits.max_result_bytes is", "mode is", "security.allow_servers is"]
+    {
+        assert!(err.contains(key), "{key}: {err}");
+    }
+    let registry = dir.path().join("mcp.php");
+    fs::write(&registry, "<?php return ['servers' => []];").expect("is written");
+    let (code, out, err) = import("<?php return [];", &[registry.to_str().expect("text")]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("\nservers = []\n") && err.contains("mcp.php registers no server"), "{out}{err}");
+    for (program, said) in [
+        ("false", "false ended with exit status: 1 and printed no settings: is it PHP"),
+        ("true", "true ended with exit status: 0 and printed no settings: is it PHP"),
+        ("echo", "echo printed something else than settings: is it PHP"),
+    ] {
+        let (code, out, err) = import("<?php return [];", &["--php", program]);
+        assert_eq!((code, out.as_str()), (1, ""), "{program}");
+        assert!(err.contains(said), "{program}: {err}");
     }
     let (code, _, err) = import("<?php return [];", &["--php", "/nowhere/php"]);
     assert_eq!(code, 1);

@@ -10,6 +10,7 @@ mod control;
 mod disk;
 mod drain;
 mod explain;
+mod import;
 mod logs;
 mod pages;
 mod pair;

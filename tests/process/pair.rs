@@ -76,6 +76,20 @@ fn over_tcp_an_executor_may_die_and_come_back() {
 }
 
 #[test]
+fn what_the_executor_alone_refuses_is_told_as_a_refusal() {
+    let files = Files::shipped();
+    files.demo_site();
+    let mut stricter = files.service("executor");
+    stricter.args(["--set", &format!("security.deny_tools=[\"{TOOL}\"]")]);
+    let _executor = Part::ready(stricter);
+    let proxy = Part::ready(files.service("proxy"));
+    let refused = call(proxy.address("listening"), "content", TOOL);
+    assert_eq!((refused.status, refused.code().as_deref()), (403, Some("tool_denied")), "{}", refused.text());
+    assert_eq!(refused.header("retry-after"), None, "it would be refused again");
+    assert!(!proxy.output().contains("upstream failed"), "{}", proxy.output());
+}
+
+#[test]
 fn a_wrong_key_is_refused_and_a_missing_one_does_not_start() {
     let files = Files::shipped();
     over_tcp(&files);

@@ -1,10 +1,19 @@
 //! `mcp-sidecar import`: a site's PHP settings of eMCP as a policy.toml.
 //!
-//! PHP itself reads the files, so that whatever they compute counts. The result is loaded with the services' own loader
-//! before anybody sees it, and every setting that has no place in it is named.
+//! PHP itself reads the files, so that whatever they compute counts. Invariants: a value means what PHP took it for, or
+//! something stricter; each that changes or stays behind has a note with its key; the result is loaded with the
+//! services' own loader before anybody sees it. Non-goals: servers whose classes run in PHP, sidecar.toml and
+//! executor.toml.
 
+mod domain;
+mod feature;
+mod page;
 mod policy;
+mod scope;
+mod server;
 mod setting;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +32,8 @@ const SCRIPT: &str = include_str!("settings.php");
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The PHP files are run by php (Debian: apt-get install php-cli), with this process's environment:
-set what they read from the site's .env, such as SAPI_BASE_PATH and SAPI_JWT_ISS.
+set what they read from the site's .env, and what stands there of SAPI_BASE_PATH, SAPI_VERSION, SAPI_JWT_ISS,
+SAPI_JWT_TTL, SAPI_JWT_SCOPES, SAPI_ALLOWED_USER_ROLES, SESSION_COOKIE and SESSION_LIFETIME.
 The policy goes to standard output or --out, what it could not carry over to standard error and to its first lines.
 
 Example:
@@ -58,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let mut read = php(&args.php, &files)?.into_iter();
     let settings = read.next().unwrap_or_default();
-    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let environment = |name: &str| std::env::var(name).ok();
     let made = policy::convert(settings, read.next(), &args.upstream, &environment, &valid)?;
     match &args.out {
         None => crate::cli::say(&made.text),
@@ -90,10 +100,20 @@ fn php(program: &Path, files: &[&Path]) -> anyhow::Result<Vec<Value>> {
         ),
         _ => anyhow::Error::new(error).context(format!("cannot run {}", program.display())),
     })?;
-    if !output.status.success() {
-        bail!("PHP refuses the settings: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let (said, program) = (said.trim(), program.display());
+    let status = output.status;
+    if !status.success() && !said.is_empty() {
+        bail!("PHP refuses the settings: {said}");
     }
-    serde_json::from_slice(&output.stdout).context("PHP printed something else than settings")
+    if output.stdout.is_empty() || !status.success() {
+        bail!("{program} ended with {status} and printed no settings: is it PHP for the command line? --php names it");
+    }
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        anyhow::anyhow!(
+            "{program} printed something else than settings: is it PHP for the command line? --php names it"
+        )
+    })
 }
 
 /// Whether the services would start with this policy; what they would say if not.

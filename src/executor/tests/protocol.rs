@@ -221,7 +221,7 @@ async fn envelopes_are_answered_as_the_contract_maps_them() {
         (r#"{"jsonrpc":"2.0","id":3,"id":4,"method":"ping"}"#, -32600, Value::Null),
         (r#"{"jsonrpc":"2.0","id":"я","method":"ping","params":7}"#, -32602, json!("я")),
         (
-            r#"{"jsonrpc":"2.0","id":-9007199254740991,"method":"ping","params":null}"#,
+            r#"{"jsonrpc":"2.0","id":-9007199254740991,"method":"tools/call","params":null}"#,
             -32602,
             json!(-9007199254740991_i64),
         ),
@@ -232,11 +232,6 @@ async fn envelopes_are_answered_as_the_contract_maps_them() {
         (r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":["evo.content.get"]}"#, -32602, json!(3)),
         (
             r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"evo.content.get","arguments":[]}}"#,
-            -32602,
-            json!(3),
-        ),
-        (
-            r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"evo.content.get","arguments":null}}"#,
             -32602,
             json!(3),
         ),
@@ -254,8 +249,13 @@ async fn envelopes_are_answered_as_the_contract_maps_them() {
             format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"evo.content.get",{rest}}}}}"#);
         assert_eq!(site.json(&body).await["result"]["isError"], false, "{body}");
     }
-    let bare = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"evo.content.get"}}"#;
-    assert_eq!(site.json(bare).await["result"]["isError"], true);
+    for rest in ["", r#","arguments":null"#] {
+        let bare =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"evo.content.get"{rest}}}}}"#);
+        assert_eq!(site.json(&bare).await["result"]["isError"], true, "{rest}");
+    }
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#;
+    assert_eq!(site.json(ping).await["result"], json!({}));
 }
 
 #[tokio::test]
