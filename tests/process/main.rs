@@ -12,6 +12,7 @@ mod drain;
 mod explain;
 mod import;
 mod logs;
+mod make;
 mod pages;
 mod pair;
 mod part;
