@@ -1,4 +1,4 @@
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::base::Secret;
 use crate::store::Settings;
@@ -18,7 +18,7 @@ pub enum PermissionChange {
 /// Changes the permission rows of the site behind `url`, and tells what is there then.
 ///
 /// # Errors
-/// When the database cannot be used or refuses; nothing is changed then.
+/// When the database cannot be used or refuses, or the site has no such role; nothing is changed then.
 pub async fn permissions(
     url: Secret,
     password: Option<Secret>,
@@ -27,6 +27,17 @@ pub async fn permissions(
 ) -> anyhow::Result<Status> {
     let settings = Settings { password, ..Settings::new(url, prefix) };
     let mut rows = Permissions::connect(&settings).await.context("cannot use the database")?;
+    if let PermissionChange::Up(roles) = change
+        && let Some(known) = rows.roles().await.context("the site's roles could not be read")?
+        && let Some(unknown) = roles.iter().find(|role| !known.contains(role))
+    {
+        // Whoever makes a role later would find it granted what nobody meant it to have.
+        let known = known.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+        bail!(
+            "the site has no role {unknown}, so nothing was changed; its roles are {known}: name one of them with \
+             --role, or make the role in the CMS first"
+        );
+    }
     let done = match change {
         PermissionChange::Up(roles) => rows.up(roles).await,
         PermissionChange::Down => rows.down().await,

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::app::plan::Files;
 use crate::base::{Clock, Secret};
 use crate::config::{Overrides, PolicyContext, Report, last_good, load_policy, loosened};
-use crate::policy::Snapshot;
+use crate::policy::{AuthMode, Snapshot};
 use crate::telemetry::{Metrics, event};
 
 /// The policy in force, and how it is replaced: validated whole, swapped at once, or not at all.
@@ -146,6 +146,18 @@ impl PolicyStore {
                 Ok(format!("revision {revision}, digest {digest}"))
             }
         }
+    }
+}
+
+/// What a proxy cannot do with this policy in this environment: the file is fine, so that it serves all the same.
+pub(in crate::app) fn warn_of_gaps(policy: &Snapshot) {
+    let auth = &policy.auth;
+    if policy.routes.api && auth.mode == AuthMode::SapiJwt && auth.secrets.is_empty() {
+        tracing::warn!(
+            "no token can be verified, so every one is answered with 500: no variable of auth.secret_envs (in the shipped \
+             policy SAPI_JWT_SECRET) and no file of auth.secret_files holds a secret; set one of at least 32 bytes \
+             (openssl rand -hex 32), and start again"
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 
 use crate::app::descriptors;
-use crate::app::policy::PolicyStore;
+use crate::app::policy::{PolicyStore, warn_of_gaps};
 use crate::app::process::unavailable;
 use crate::audit::Audit;
 use crate::auth::Verifier;
@@ -50,6 +50,7 @@ impl RunningSidecar {
         clock: &Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         descriptors::raise(plan.proxy.max_connections);
+        warn_of_gaps(&policy.current().load());
         let mut listeners = Vec::new();
         for address in &plan.proxy.listen {
             listeners.push(listen(*address).map_err(|error| unavailable(error, address, "listen.http"))?);

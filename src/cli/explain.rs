@@ -171,7 +171,8 @@ pub fn command(args: &Command) -> anyhow::Result<()> {
     if args.json {
         say!("{}", serde_json::to_string_pretty(&explanation)?);
     } else {
-        print(&explanation, &args.policy.policy);
+        let file = args.policy.file().unwrap_or_else(|| "embedded policy.toml".into());
+        print(&explanation, &file);
     }
     Ok(())
 }

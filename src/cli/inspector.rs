@@ -48,9 +48,13 @@ pub struct Args {
 /// Starts the inspector, and ends with its exit code.
 ///
 /// # Errors
-/// When npx is missing, or the URL is none.
+/// When the policy has no such server, npx is missing, or the URL is none.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let token = std::env::var("MCP_TOKEN").unwrap_or_default();
+    if args.url.is_none() {
+        // Before anything is fetched for a server that is not there.
+        args.local.knows(&args.handle)?;
+    }
     if args.print {
         let token = if token.is_empty() { "" } else { HIDDEN };
         let (words, file) = (arguments(args, "inspector.json"), configuration(args, token)?);

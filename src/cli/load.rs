@@ -1,8 +1,10 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
 
 use crate::app::Files;
 use crate::base::{Clock, Secret, SystemClock};
-use crate::config::{Overrides, PolicyContext, load_policy, parse_set};
+use crate::config::{Overrides, PolicyContext, embedded, load_policy, parse_set};
 use crate::policy::Snapshot;
 
 /// Values that override the files, from the command line.
@@ -24,10 +26,10 @@ impl SetArgs {
 /// Which policy a command looks at.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PolicyArgs {
-    /// The policy file
-    #[arg(long, value_name = "FILE", default_value = "conf/policy.toml")]
-    pub policy: PathBuf,
-    /// Take secrets from this data directory, as `up` does
+    /// The policy file [default: conf/policy.toml; with --data, what `up` has]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// The data directory of an `up`, whose key signs where no variable holds a secret
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     #[command(flatten)]
@@ -35,20 +37,32 @@ pub struct PolicyArgs {
 }
 
 impl PolicyArgs {
+    /// The file that is read; `None` where it is the program's own.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        self.policy.clone().or_else(|| self.data.is_none().then(|| PathBuf::from("conf/policy.toml")))
+    }
+
     /// Loads the policy as the services would.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(&self) -> anyhow::Result<Snapshot> {
-        let secrets: Vec<Secret> = match &self.data {
-            Some(data) => vec![super::up::read_key(data)?],
-            None => Vec::new(),
-        };
-        let files = Files { policy: Some(self.policy.clone()), ..Files::default() };
-        let source = files.policy_source(Path::new(".")).map_err(|report| anyhow::anyhow!("{}", report.render()))?;
+        let mut overrides = self.set.overrides();
+        let (mut secrets, mut base) = (Vec::<Secret>::new(), PathBuf::from("."));
+        if let Some(data) = &self.data {
+            base = std::fs::canonicalize(data).with_context(|| format!("cannot use {}", data.display()))?;
+            // An `up` that finds a secret in its environment makes no key.
+            secrets.extend(super::up::read_key(&base)?);
+            if self.policy.is_none() {
+                overrides = overrides.with_builtin(embedded::UP_OVERRIDES);
+            }
+        }
+        let files = Files { policy: self.file(), ..Files::default() };
+        let source = files.policy_source(&base).map_err(|report| anyhow::anyhow!("{}", report.render()))?;
         // Which upstreams exist is the business of sidecar.toml: a decision does not depend on it.
         let context =
             PolicyContext { revision: 1, now_ms: SystemClock.now_ms(), upstreams: None, extra_secrets: &secrets };
-        load_policy(&source, &self.set.overrides(), context).map_err(|report| anyhow::anyhow!("{}", report.render()))
+        load_policy(&source, &overrides, context).map_err(|report| anyhow::anyhow!("{}", report.render()))
     }
 }

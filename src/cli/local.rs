@@ -18,7 +18,7 @@ use crate::auth::{MintClaims, mint};
 use crate::base::{Clock as _, Secret, SystemClock};
 use crate::cli::load::SetArgs;
 use crate::cli::service::runtime;
-use crate::config::{Executor, Log, Overrides, Sidecar, embedded};
+use crate::config::{Executor, Log, Overrides, PolicyContext, Sidecar, embedded, load_policy};
 use crate::policy::Snapshot;
 use crate::telemetry::log_init;
 
@@ -76,10 +76,7 @@ impl Local {
     /// # Errors
     /// When the policy has no such server.
     pub fn endpoint(&self, handle: &str) -> anyhow::Result<Endpoint> {
-        if self.policy.server(handle).is_none() {
-            let known: Vec<&str> = self.policy.servers.iter().map(|server| &*server.handle).collect();
-            bail!("there is no enabled server {handle:?}; the policy has: {}", known.join(", "));
-        }
+        known(&self.policy, handle)?;
         let routes = &self.policy.routes;
         let segments = [&*routes.base, &*routes.version, &*routes.api_prefix, handle];
         let path: Vec<&str> = segments.into_iter().filter(|segment| !segment.is_empty()).collect();
@@ -103,7 +100,47 @@ impl Local {
     }
 }
 
+/// # Errors
+/// When the policy has no such server.
+fn known(policy: &Snapshot, handle: &str) -> anyhow::Result<()> {
+    if policy.server(handle).is_none() {
+        let known: Vec<&str> = policy.servers.iter().map(|server| &*server.handle).collect();
+        bail!("there is no enabled server {handle:?}; the policy has: {}", known.join(", "));
+    }
+    Ok(())
+}
+
 impl LocalArgs {
+    /// That the policy has this server, without running anything.
+    ///
+    /// # Errors
+    /// When it has not, and what is wrong with the policy.
+    pub fn knows(&self, handle: &str) -> anyhow::Result<()> {
+        known(&self.peek(true)?, handle)
+    }
+
+    /// The policy's first server that others reach over HTTP.
+    ///
+    /// # Errors
+    /// When there is none, and what is wrong with the policy.
+    pub fn first_web(&self) -> anyhow::Result<String> {
+        let first = self.peek(false)?.servers.first().map(|server| server.handle.to_string());
+        first.context("the policy has no enabled server of transport \"web\"; --server names a local one")
+    }
+
+    /// The policy as it is now; `local`: with the servers that are for standard input alone.
+    fn peek(&self, local: bool) -> anyhow::Result<Snapshot> {
+        let mut overrides = Overrides { local_servers: local, ..self.overrides("") };
+        let mut files = Files::default();
+        match self.demo {
+            true => overrides = overrides.with_builtin(embedded::UP_OVERRIDES),
+            false => files.policy = Some(self.policy.clone()),
+        }
+        let source = read(files.policy_source(Path::new(".")))?;
+        let context = PolicyContext { revision: 1, now_ms: SystemClock.now_ms(), ..PolicyContext::default() };
+        read(load_policy(&source, &overrides, context))
+    }
+
     /// The words that make another process run over the same files.
     #[must_use]
     pub fn words(&self) -> Vec<String> {

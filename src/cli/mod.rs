@@ -1,11 +1,10 @@
 //! The command line: parses, loads what a command needs, and hands over to the rooms.
 
-/// A line on standard output; whoever reads it may have read enough (`… | head`), and that is no error.
+/// A line on standard output, as [`say`] prints texts.
 macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout().lock(), $($text)*);
-    }};
+    ($($text:tt)*) => {
+        $crate::cli::say(&format!("{}\n", format_args!($($text)*)))
+    };
 }
 
 pub mod check;
@@ -25,8 +24,9 @@ mod stdio;
 pub mod token;
 mod up;
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 
@@ -79,6 +79,17 @@ enum Command {
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    let code = command();
+    match UNSAID.get() {
+        Some(error) => {
+            eprintln!("error: cannot write to standard output: {error}");
+            ExitCode::FAILURE
+        }
+        None => code,
+    }
+}
+
+fn command() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Up(args) => up::run(args),
         Command::Proxy(args) => service::proxy(args),
@@ -114,8 +125,15 @@ fn coded(done: anyhow::Result<u8>) -> ExitCode {
     }
 }
 
-/// Prints a text whole. Who reads no more of it, such as `head`, is no error.
+/// Why standard output could not be written: the command has failed then, whatever else it did.
+static UNSAID: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Prints a text whole. Who reads no more of it (`… | head`) is no error; a full disk is.
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = UNSAID.set(error);
+    }
 }

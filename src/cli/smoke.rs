@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -38,12 +38,13 @@ The exit code is 0 when every step passes, else 1.
 Examples:
   mcp-sidecar test
   mcp-sidecar test --demo --json
-  MCP_TOKEN=… mcp-sidecar test --url https://cms.example/api/v1/mcp/content")]
+  MCP_TOKEN=… mcp-sidecar test --url https://cms.example/api/v1/mcp/content
+  MCP_COOKIE='evo_session=…' mcp-sidecar test --url https://cms.example/emcp/content")]
 pub struct Args {
-    /// The server's handle [default: the policy's first]
+    /// The server's handle, also of a local one [default: the policy's first web server]
     #[arg(long, value_name = "HANDLE", conflicts_with = "url")]
     server: Option<String>,
-    /// Ask a running server
+    /// Ask a running server, with the token of MCP_TOKEN, or on a manager route with the cookie of MCP_COOKIE
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// With --url: a file with the token; without it, MCP_TOKEN is taken
@@ -59,6 +60,13 @@ pub struct Args {
     caller: CallerArgs,
     #[command(flatten)]
     local: LocalArgs,
+}
+
+/// The header that says who asks.
+type Caller = Option<(&'static str, String)>;
+
+fn bearer(token: &str) -> Caller {
+    (!token.is_empty()).then(|| ("authorization", format!("Bearer {token}")))
 }
 
 /// What was found.
@@ -92,17 +100,18 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
                 }
                 None => std::env::var("MCP_TOKEN").unwrap_or_default(),
             };
-            runtime()?.block_on(steps(endpoint, url.clone(), token.trim().to_owned(), !args.any))
+            let cookie = std::env::var("MCP_COOKIE").unwrap_or_default();
+            let caller = bearer(token.trim()).or_else(|| (!cookie.is_empty()).then_some(("cookie", cookie)));
+            runtime()?.block_on(steps(endpoint, url.clone(), caller, !args.any))
         }
         None => {
             let Args { server, caller, local, .. } = args;
+            let handle = server.map_or_else(|| local.first_web(), Ok)?;
             let work = |local: crate::cli::local::Local| async move {
-                let first = local.policy.servers.first().map(|server| server.handle.to_string());
-                let Some(handle) = server.or(first) else { bail!("the policy has no enabled server") };
                 let endpoint = local.endpoint(&handle)?;
                 let content = local.policy.server(&handle).is_some_and(|server| server.kind == ServerKind::Content);
-                let token = local.token(&caller);
-                Ok(steps(endpoint, handle, token, content).await)
+                let caller = bearer(&local.token(&caller));
+                Ok(steps(endpoint, handle, caller, content).await)
             };
             local.with(Some("error"), work)?.context("ended by a signal")?
         }
@@ -118,11 +127,11 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
     Ok(u8::from(!outcome.passed))
 }
 
-async fn steps(endpoint: Endpoint, server: String, token: String, content: bool) -> Outcome {
+async fn steps(endpoint: Endpoint, server: String, caller: Caller, content: bool) -> Outcome {
     let mut steps = Vec::new();
     let params = json!({"protocolVersion": VERSION, "capabilities": {},
         "clientInfo": {"name": "mcp-sidecar test", "version": env!("CARGO_PKG_VERSION")}});
-    let hello = ask(&endpoint, &token, &[], "initialize", params).await;
+    let hello = ask(&endpoint, &caller, &[], "initialize", params).await;
     let hello = hello.and_then(|(result, session)| Ok((initialized(&result, session.as_deref(), content)?, session)));
     let session = match hello {
         Ok((detail, session)) => {
@@ -136,7 +145,7 @@ async fn steps(endpoint: Endpoint, server: String, token: String, content: bool)
     };
     let mut headers = vec![("mcp-protocol-version", VERSION)];
     headers.extend(session.as_deref().map(|session| ("mcp-session-id", session)));
-    let listed = listing(&endpoint, &token, &headers, content).await;
+    let listed = listing(&endpoint, &caller, &headers, content).await;
     let passed = listed.is_ok();
     let detail = listed.unwrap_or_else(|wrong| wrong);
     steps.push(Step { name: "tools/list", ok: passed, detail });
@@ -160,11 +169,16 @@ fn initialized(result: &Value, session: Option<&str>, content: bool) -> Result<S
     Ok(format!("{name}, {version}, {platform} {of}, toolset {toolset}"))
 }
 
-async fn listing(endpoint: &Endpoint, token: &str, headers: &[(&str, &str)], content: bool) -> Result<String, String> {
+async fn listing(
+    endpoint: &Endpoint,
+    caller: &Caller,
+    headers: &[(&str, &str)],
+    content: bool,
+) -> Result<String, String> {
     let (mut names, mut cursor) = (Vec::<String>::new(), Value::Null);
     loop {
         let params = if cursor.is_null() { json!({}) } else { json!({"cursor": cursor}) };
-        let (result, _) = ask(endpoint, token, headers, "tools/list", params).await?;
+        let (result, _) = ask(endpoint, caller, headers, "tools/list", params).await?;
         let tools = result["tools"].as_array().ok_or("the answer has no list of tools")?;
         names.extend(tools.iter().filter_map(|tool| Some(tool["name"].as_str()?.to_owned())));
         cursor = result["nextCursor"].clone();
@@ -182,30 +196,27 @@ async fn listing(endpoint: &Endpoint, token: &str, headers: &[(&str, &str)], con
 /// One request; its result and the session id, or what is wrong.
 async fn ask(
     endpoint: &Endpoint,
-    token: &str,
+    caller: &Caller,
     headers: &[(&str, &str)],
     method: &str,
     params: Value,
 ) -> Result<(Value, Option<String>), String> {
     let within = std::time::Duration::from_secs(STEP_S);
-    tokio::time::timeout(within, exchange(endpoint, token, headers, method, params))
+    tokio::time::timeout(within, exchange(endpoint, caller, headers, method, params))
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {STEP_S} s")))
 }
 
 async fn exchange(
     endpoint: &Endpoint,
-    token: &str,
+    caller: &Caller,
     headers: &[(&str, &str)],
     method: &str,
     params: Value,
 ) -> Result<(Value, Option<String>), String> {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-    let bearer = format!("Bearer {token}");
     let mut all = vec![("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
-    if !token.is_empty() {
-        all.push(("authorization", &bearer));
-    }
+    all.extend(caller.iter().map(|(name, value)| (*name, value.as_str())));
     all.extend_from_slice(headers);
     let trouble = |error: crate::app::Trouble| format!("{error}; {}", error.fix());
     let mut reply = endpoint.post(&all, Bytes::from(body)).await.map_err(trouble)?;

@@ -39,7 +39,7 @@ Examples:
   mcp-sidecar stdio content --config /etc/mcp-sidecar/sidecar.toml --policy /etc/mcp-sidecar/policy.toml \\
     --executor /etc/mcp-sidecar/executor.toml --sub alice --scopes mcp:read")]
 pub struct Args {
-    /// The server's handle in the policy; its transport may be \"local\"
+    /// The server's handle in the policy; its transport may be "local"
     handle: String,
     #[command(flatten)]
     caller: CallerArgs,

@@ -33,7 +33,8 @@ pub struct Command {
 pub fn command(args: &Command) -> anyhow::Result<()> {
     let policy = args.policy.load()?;
     let secret = policy.auth.secrets.first().context(
-        "no secret to sign with: set the variable that auth.secret_envs names (SAPI_JWT_SECRET), or give --data DIR of `up`",
+        "no secret to sign with: set the variable that auth.secret_envs names (SAPI_JWT_SECRET), or give --data DIR of an \
+         `up` that was started without it",
     )?;
     let claims = MintClaims {
         sub: args.sub.clone(),

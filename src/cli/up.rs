@@ -22,6 +22,8 @@ const TOKEN_TTL_S: u64 = 12 * 3600;
 /// Files of the data directory.
 const SITE: &str = "demo.sqlite";
 const SOCKET: &str = "executor.sock";
+/// Signs tokens; made where the environment holds no secret.
+const KEY: &str = "jwt.key";
 /// Proves which tasks are ours; made on first use.
 const QUEUE_KEY: &str = "queue.key";
 
@@ -202,8 +204,8 @@ fn announce(up: &crate::app::Up, secret: &Secret, login: Option<&str>) {
 
 /// The data directory's key, made on first use: 32 random bytes as base64url.
 fn key(data: &Path) -> anyhow::Result<Secret> {
-    make_key(&data.join("jwt.key"))?;
-    read_key(data)
+    make_key(&data.join(KEY))?;
+    read_key(data)?.context("the key that was just made is gone")
 }
 
 fn make_key(path: &Path) -> anyhow::Result<()> {
@@ -222,16 +224,19 @@ fn keep(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-/// Reads the key that [`key`] made.
+/// Reads the key that [`key`] made, if there is one.
 ///
 /// # Errors
-/// When it is not there or too short.
-pub fn read_key(data: &Path) -> anyhow::Result<Secret> {
-    let path = data.join("jwt.key");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the key {}", path.display()))?;
+/// When it cannot be read or is too short.
+pub fn read_key(data: &Path) -> anyhow::Result<Option<Secret>> {
+    let path = data.join(KEY);
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("cannot read the key {}", path.display()))?,
+    };
     let text = text.trim();
     if text.len() < 32 {
         bail!("the key {} is shorter than 32 bytes: delete it, and `up` makes another", path.display());
     }
-    Ok(Secret::new(text))
+    Ok(Some(Secret::new(text)))
 }

@@ -101,7 +101,8 @@ pub(in crate::config) fn servers(
             }
             offered.push((allow_tools.clone(), handle.place));
         }
-        for word in names.into_iter().filter(|_| enabled) {
+        // Nobody sees a local server's tools beside others.
+        for word in names.into_iter().filter(|_| enabled && web) {
             if let Some((_, first)) = claimed.iter().find(|(name, _)| *name == word.text) {
                 let message = format!("the tool {:?} is claimed already at {}", word.text, reader.place_name(*first));
                 reader.problem(word.place, message, "tool names are unique over all enabled servers: rename one");

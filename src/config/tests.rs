@@ -214,6 +214,20 @@ fn a_tool_has_one_server() {
            kind = "mcp"
            tool_names = ["vendor.find"]
            allow_tools = ["vendor.*"]"#,
+        r#"handle = "b"
+           enabled = true
+           transport = "web"
+           kind = "mcp"
+           tool_names = ["vendor.find"]
+
+           [[servers]]
+           handle = "c"
+           enabled = true
+           transport = "local"
+           kind = "mcp"
+           upstream = "executor"
+           deny_tools = []
+           tool_names = ["vendor.find"]"#,
     ];
     for keys in good {
         server(keys).unwrap_or_else(|report| panic!("{keys}\n{report}"));
@@ -250,6 +264,23 @@ fn a_tool_has_one_server() {
                kind = "mcp"
                allow_tools = ["evo.model.*"]"#,
             "names that start with evo. belong to kind \"content\"",
+        ),
+        (
+            r#"handle = "b"
+               enabled = true
+               transport = "web"
+               kind = "mcp"
+               tool_names = ["vendor.find"]
+
+               [[servers]]
+               handle = "c"
+               enabled = true
+               transport = "web"
+               kind = "mcp"
+               upstream = "executor"
+               deny_tools = []
+               tool_names = ["vendor.find"]"#,
+            "the tool \"vendor.find\" is claimed already at policy.toml:",
         ),
         (
             r#"handle = "content"

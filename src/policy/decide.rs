@@ -45,6 +45,8 @@ fn admit<'a>(
     }
     let principal = match facts.credential {
         Credential::Principal(principal) => principal,
+        // Not the token's fault, and the log should say whose.
+        Credential::Refused(Reason::InternalError) => return Err(builtin(Reason::InternalError, "auth.no_secret")),
         Credential::Refused(reason) => return Err(builtin(reason, "auth.token")),
         Credential::Denied(site) => return Err(Denial::new(Reason::Unauthenticated, key(site))),
         Credential::RefusedBy(reason, word) => return Err(builtin(reason, word)),

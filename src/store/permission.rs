@@ -20,6 +20,7 @@ const PERMISSIONS: [(&str, &str, &str); 3] = [
     ("emcp_dispatch", "Dispatch eMCP tasks", "eMCP::global.permission_dispatch"),
 ];
 const TABLES: [&str; 3] = ["permissions_groups", "permissions", "role_permissions"];
+const ROLES: &str = "user_roles";
 
 /// What is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +134,18 @@ impl Permissions {
         Ok(status)
     }
 
+    /// The ids of the site's roles; `None` where it has no table of them.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn roles(&mut self) -> Result<Option<Vec<i64>>, Error> {
+        if self.link.columns(&format!("{}{ROLES}", self.prefix)).await?.is_empty() {
+            return Ok(None);
+        }
+        let rows = self.link.fetch(format!("SELECT id FROM {} ORDER BY id", self.table(ROLES)), &[]).await?;
+        rows.iter().map(|row| row.integer(0)).collect::<Result<_, _>>().map(Some)
+    }
+
     async fn put(&mut self, roles: &[i64]) -> Result<(), Error> {
         let group = match self.group().await? {
             Some(group) => group,
@@ -171,8 +184,13 @@ impl Permissions {
                     [Cell::Text(name), Cell::Text(lang_key), Cell::Number(group), Cell::Number(0), Cell::Text(key)];
                 self.link.execute(sql, &cells).await?;
             }
-            let granted = self.ids("role_permissions", "permission", key, "role_id").await?;
-            for role in roles.iter().filter(|role| !granted.contains(role)) {
+            let mut granted = self.ids("role_permissions", "permission", key, "role_id").await?;
+            for role in roles {
+                // A role may be named twice.
+                if granted.contains(role) {
+                    continue;
+                }
+                granted.push(*role);
                 let cells = vec![("permission", Cell::Text(key)), ("role_id", Cell::Number(*role))];
                 self.insert("role_permissions", cells).await?;
             }

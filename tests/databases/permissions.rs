@@ -44,14 +44,15 @@ async fn rounds(name: &'static str, settings: &Settings) {
         assert!(list(&site, "RolePermissions").await.is_empty(), "{name}");
         assert!(list(&site, "PermissionsGroups").await.is_empty(), "{name}");
     }
-    // Two at once: one of them finds it done.
+    // Two at once, with roles named twice: one of them finds it done.
     let (mut left, mut right) = (connect(settings).await, connect(settings).await);
-    let (left, right) = tokio::join!(left.up(&[1, 2]), right.up(&[1, 2]));
+    let (left, right) = tokio::join!(left.up(&[1, 2, 2, 1]), right.up(&[2, 1, 2]));
     for done in [left, right] {
         assert_eq!(done.expect("writes"), granted(&[1, 2], &[1, 2]), "{name}");
     }
     assert_eq!(list(&site, "Permissions").await.len(), 3, "{name}");
-    assert_eq!(list(&site, "RolePermissions").await.len(), 6, "{name}");
+    assert_eq!(list(&site, "RolePermissions").await.len(), 6, "{name}: a grant each");
+    assert_eq!(rows.roles().await.expect("readable"), Some(vec![1, 2, 3]), "{name}");
     let names: Vec<Value> = list(&site, "Permissions").await.iter().map(|item| item["name"].clone()).collect();
     assert_eq!(names, ["Access eMCP", "Manage eMCP", "Dispatch eMCP tasks"], "{name}");
 }

@@ -10,18 +10,18 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use crate::harness::{Next, Redis, Request, Response, Sidecar, Start, Token, Upstream, call_params, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
-const ADMIN: &str = "0123456789abcdefADMIN01";
+pub const ADMIN: &str = "0123456789abcdefADMIN01";
 const EDITOR: &str = "0123456789abcdefEDITOR1";
 /// Status and code of a refusal.
 type Told = (u16, Option<String>);
 
-const LOGIN: &str = "mgrValidated|i:1;usertype|s:7:\"manager\";mgrInternalKey|i:";
+pub const LOGIN: &str = "mgrValidated|i:1;usertype|s:7:\"manager\";mgrInternalKey|i:";
 
 /// A directory of PHP's sessions.
-struct Sessions(tempfile::TempDir);
+pub struct Sessions(tempfile::TempDir);
 
 impl Sessions {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let sessions = Self(tempfile::tempdir().expect("a temporary directory"));
         sessions.write(ADMIN, &format!("{LOGIN}1;_token|s:5:\"c5rf!\";"));
         sessions.write(EDITOR, &format!("{LOGIN}2;"));
@@ -32,12 +32,12 @@ impl Sessions {
         self.0.path().join(format!("sess_{id}"))
     }
 
-    fn write(&self, id: &str, text: &str) {
+    pub fn write(&self, id: &str, text: &str) {
         std::fs::write(self.path(id), text).expect("is written");
     }
 
     /// A sidecar that reads them.
-    fn sidecar(&self) -> Start {
+    pub fn sidecar(&self) -> Start {
         Sidecar::start()
             .policy("manager.sources", vec!["session_file", "access_token"])
             .policy("manager.cookie", "evo")
@@ -62,7 +62,7 @@ fn post(server: &str, body: impl Into<Vec<u8>>) -> Request {
         .body(body)
 }
 
-fn with_session(server: &str, id: &str) -> Request {
+pub fn with_session(server: &str, id: &str) -> Request {
     post(server, ping()).header("Cookie", &format!("a=b; evo={id}; c=d"))
 }
 
@@ -75,7 +75,7 @@ fn denied(code: &str, status: u16) -> Told {
 }
 
 /// Changes the demo site while it is served.
-fn sql(sidecar: &Sidecar, statements: &str) {
+pub fn sql(sidecar: &Sidecar, statements: &str) {
     let path = sidecar.data().join("demo.sqlite");
     change(&path, statements);
 }

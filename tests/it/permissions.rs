@@ -37,6 +37,12 @@ fn permissions_are_shown_taken_out_and_put_in() {
     assert!(text(&status).contains("permissions up") && text(&status).contains("missing"), "{}", text(&status));
     let up = run(&["up", "--url-env", "SITE", "--role", "1", "--role", "3"], by_name);
     assert!(up.status.success() && text(&up).contains("emcp_dispatch   present   roles 1, 3"), "{}", text(&up));
+    let unknown = run(&["up", "--url", &url, "--role", "2", "--role", "99"], &[]);
+    assert!(!unknown.status.success(), "{}", text(&unknown));
+    let why = "the site has no role 99, so nothing was changed; its roles are 1, 2, 3: name one of them with --role";
+    assert!(text(&unknown).contains(why), "{}", text(&unknown));
+    let status = run(&["status", "--url", &url], &[]);
+    assert!(!text(&status).contains("2"), "{}", text(&status));
 }
 
 #[test]

@@ -12,11 +12,13 @@ mod drain;
 mod explain;
 mod import;
 mod logs;
+mod make;
 mod pages;
 mod pair;
 mod part;
 mod queue;
 mod settings;
+mod smoke;
 mod soak;
 mod start;
 

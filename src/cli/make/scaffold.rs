@@ -42,7 +42,7 @@ pub(super) const TOOL: Sort = Sort {
         let row = format!("| `evo.content.{name}` | **id** | the first document below another one, or null |\n");
         before(text, "| `evo.model.", &row)
     }),
-    left: "and add its name to the listing that src/executor/tests/protocol.rs expects",
+    left: "and tell those who hold the whole listing (src/executor/tests/protocol.rs, tests/it/mcp.rs, tests/it/tools.rs, tests/process/commands.rs, tests/databases/clients.rs, the number in docs/OPERATIONS.md)",
 };
 
 pub(super) const RESOURCE: Sort = Sort {

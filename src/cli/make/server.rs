@@ -1,5 +1,7 @@
 //! A server's table for the policy.
 
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -58,10 +60,7 @@ pub(super) fn make(args: &Args) -> anyhow::Result<()> {
     load_policy(&source, &Overrides::from_process(Vec::new()), context)
         .map_err(|report| anyhow::anyhow!("{}", report.render()))?;
     if args.write {
-        // By rename: who watches the file sees the old or the new one, whole.
-        let next = args.policy.with_extension("toml.new");
-        std::fs::write(&next, whole).with_context(|| format!("cannot write {}", next.display()))?;
-        std::fs::rename(&next, &args.policy).with_context(|| format!("cannot replace {}", args.policy.display()))?;
+        replace(&args.policy, &whole).with_context(|| format!("cannot write {}", args.policy.display()))?;
         eprintln!("written into {}", args.policy.display());
     } else {
         say!("{}", table.trim_end());
@@ -70,4 +69,23 @@ pub(super) fn make(args: &Args) -> anyhow::Result<()> {
         eprintln!("sidecar.toml needs:\n\n[upstreams.{upstream}]\nurl = \"http://127.0.0.1:9000\"\npath = \"/mcp\"");
     }
     Ok(())
+}
+
+/// By rename: who watches the file sees the old or the new one, whole. A link stays one, and the file's rights and owner
+/// stay what they are.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let path = std::fs::canonicalize(path)?;
+    let old = std::fs::metadata(&path)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut next = tempfile::NamedTempFile::new_in(dir)?;
+    next.write_all(text.as_bytes())?;
+    let file = next.as_file();
+    let new = file.metadata()?;
+    if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+        std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid()))?;
+    }
+    // After the owner: a change of that takes rights away.
+    file.set_permissions(old.permissions())?;
+    file.sync_all()?;
+    next.persist(&path).map_err(|error| error.error).map(drop)
 }
