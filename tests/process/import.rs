@@ -39,7 +39,18 @@ fn code(answer: &Response) -> (u16, Value) {
 #[test]
 fn the_settings_that_emcp_ships_pass_check_and_have_their_notes() {
     let (files, said) = imported();
+    // A queue is not among the settings: `check` asks for it, as a note does.
     let output = files.check().output().expect("the binary runs");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert!(!output.status.success() && told.contains("[queue_worker]"), "{told}");
+    let executor = files.path("executor.toml");
+    let queue =
+        "[queue_worker]\nurl = \"sqlite://queue.sqlite\"\nkey_env = \"QUEUE_KEY\"\naudit = { dir = \"runs\" }\n";
+    let text = std::fs::read_to_string(&executor).expect("is there");
+    std::fs::write(&executor, format!("{text}\n{queue}")).expect("is written");
+    let mut check = files.check();
+    check.env("QUEUE_KEY", "a-key-of-the-queue-0123456789abcdef0123456789");
+    let output = check.output().expect("the binary runs");
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(output.status.success() && output.stderr.is_empty(), "{text}");
     assert!(text.ends_with("configuration is valid\n"), "{text}");

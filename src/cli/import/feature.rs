@@ -58,7 +58,7 @@ fn queue(root: &mut Settings, out: &mut Page, notes: &mut Notes) {
         };
         notes.push(format!(
             "queue.driver is \"stask\", which needs [queue_worker] in executor.toml, as \"own\" does (docs/DISPATCH.md): \
-             without it dispatched calls {without}"
+             without it `check` fails, and dispatched calls {without}"
         ));
     }
     out.table("queue");
