@@ -1,7 +1,7 @@
 //! What database, audit, metrics and executors say when all is over, against what clients have seen.
 //!
 //! A killed sidecar takes its counters along, and what it had permitted but not answered has no line. So of the whole
-//! time it is asserted that each answer a client got has its one line (`audit.durability = "written"`), and the equation
+//! time it is asserted that each permitted answer a client got has its one line (`audit.durability = "written"`), and the equation
 //! of the harness (upstream saw = audit lines that allow = metric) for the last life of each sidecar, which begins under
 //! load and in which its executor lives throughout.
 
@@ -16,7 +16,7 @@ use crate::load::Taken;
 use crate::members::{Fleet, Member, audit, settled};
 use crate::part::SOON;
 use crate::tables::{LEASE, Tables};
-use crate::tally::Answered;
+use crate::tally::{Answered, Turn};
 
 /// What was counted before a sidecar's last life began.
 #[derive(Clone, Copy, Debug)]
@@ -60,20 +60,34 @@ impl Before {
     }
 }
 
-/// Each answer that a client got has one line of its sidecar, and the line tells its status.
-pub fn answers(fleet: &Fleet, answers: &[Answered], kills: usize) {
+/// Each permitted answer that a client got has one line of its sidecar, and the line tells its status. Those that the
+/// rate refused have one, or are among the repeats of their second, which a sidecar that is killed takes along.
+pub fn answers(fleet: &Fleet, answers: &[Answered], turns: &[Turn]) {
     for door in 0..2 {
+        let (refused, permitted): (Vec<_>, Vec<_>) =
+            answers.iter().filter(|answer| answer.door == door).partition(|answer| answer.status == 429);
+        if !turns.contains(&Turn::Member(Member::Sidecar(door))) {
+            eventually("each refusal is told of", SOON, || {
+                let (records, _) = audit(&fleet.files[door]);
+                let told = records.iter().filter(|record| record["deny_code"] == "rate_limited");
+                let told: u64 = told.map(|record| record["repeats"].as_u64().unwrap_or(1)).sum();
+                (told >= refused.len() as u64).then_some(())
+            });
+        }
         let (records, torn) = audit(&fleet.files[door]);
-        assert!(torn <= kills, "{torn} lines are torn");
+        assert!(torn <= turns.len(), "{torn} lines are torn");
         let mut lines: HashMap<&str, Vec<&Value>> = HashMap::new();
-        for record in &records {
+        for record in records.iter().filter(|record| record["request_id"].is_string()) {
             lines.entry(record["request_id"].as_str().unwrap_or_default()).or_default().push(record);
         }
-        for answer in answers.iter().filter(|answer| answer.door == door) {
+        for answer in permitted.into_iter().chain(refused) {
             let told = lines.get(&*answer.request_id).map_or(&[][..], Vec::as_slice);
-            assert_eq!(told.len(), 1, "{answer:?}: {told:?}");
-            let decision = if answer.status == 429 { "deny" } else { "allow" };
-            assert_eq!((&told[0]["status"], &told[0]["decision"]), (&answer.status.into(), &decision.into()));
+            let limited = answer.status == 429;
+            assert!(told.len() == 1 || (limited && told.is_empty()), "{answer:?}: {told:?}");
+            let decision = if limited { "deny" } else { "allow" };
+            for line in told {
+                assert_eq!((&line["status"], &line["decision"]), (&answer.status.into(), &decision.into()));
+            }
         }
     }
 }

@@ -179,7 +179,7 @@ fn play(stage: Stage, turns: Vec<Turn>) {
     let (tally, limited) = (Tally::default(), Limited::default());
     tally.begin(Turn::Nobody);
     let load = Load { doors: fleet.doors, calls: &calls, tally: &tally };
-    let kills = turns.len();
+    let played = turns.clone();
 
     let (taken, offered, cut, before) = std::thread::scope(|scope| {
         let over = Over(&tally);
@@ -230,7 +230,7 @@ fn play(stage: Stage, turns: Vec<Turn>) {
     }
     books::tasks(&fleet.tables, &taken, &offered, &cut);
     books::stask(&fleet.tables, &calls, &offered);
-    books::answers(&fleet, &tally.answers(), kills);
+    books::answers(&fleet, &tally.answers(), &played);
     for (index, before) in before.into_iter().enumerate() {
         if let Some(before) = before {
             before.check(&fleet, index);
