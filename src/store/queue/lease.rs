@@ -117,8 +117,12 @@ impl Queue {
                 meta: row.text(3)?.unwrap_or_default(),
                 mac: row.text(4)?.unwrap_or_default(),
             };
-            let sql = self.sql("INSERT INTO {attempts} (task_id, run, worker, started_ms) VALUES (?, ?, ?, {now_ms})");
-            work.execute(&sql, vec![id.into(), claim.run.into(), worker.into()]).await?;
+            // The run began when its lease did: a worker that stood still since then has less of it left, or nothing.
+            let sql = self.sql(
+                "INSERT INTO {attempts} (task_id, run, worker, started_ms) \
+                 SELECT task_id, runs, holder, until_ms - ? FROM {leases} WHERE task_id = ?",
+            );
+            work.execute(&sql, vec![millis(lease).into(), id.into()]).await?;
             work.commit().await?;
             return Ok(Some(claim));
         }

@@ -154,8 +154,8 @@ impl Queue {
         })
     }
 
-    /// Closes leases of tasks that others ended, and forgets what ended longer ago than `keep`: of our own driver the tasks, where no key asks for them any more, and
-    /// of both what is known of their runs. How many tasks.
+    /// Closes leases of tasks that others ended, and forgets what ended longer ago than `keep`: of our own driver the
+    /// tasks, where no key asks for them any more, and of both what is known of their runs. How many tasks.
     ///
     /// # Errors
     /// When the database does not do it.
