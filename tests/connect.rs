@@ -10,10 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "it/harness/port.rs"]
+mod port;
 #[expect(dead_code, reason = "shared with the tests of limits, which use all of it")]
 #[path = "limits/server.rs"]
 mod server;
 
+use port::vacant;
 use server::RedisServer;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -220,7 +223,7 @@ fn with_executor(files: &Files, listen: &str) -> Process {
 #[test]
 fn a_key_that_differs_is_told_from_a_server_that_is_missing() {
     let files = Files::new();
-    let port = server::free_port();
+    let port = vacant().port();
     let listen = format!("listen = \"127.0.0.1:{port}\"\nkey_env = \"EXECUTOR_KEY\"");
     let _executor = with_executor(&files, &listen);
     let sidecar = |path: &str, key: &str| {
@@ -337,7 +340,7 @@ fn what_is_down_or_strange_says_why() {
     let strange = Server::start(|_| page());
     let denying = Server::start(|_| answer("401 Unauthorized", "", ""));
     let noise = Server::start(|_| "220 smtp.example ESMTP\r\n".to_owned());
-    let down = server::free_port();
+    let down = vacant().port();
     files.write("executor.toml", "[executor]\nsocket = \"e.sock\"\n[database]\nurl = \"sqlite://absent.sqlite\"\n");
     files.sidecar(&format!(
         "[cms]\nurl = \"http://127.0.0.1:{down}\"\n[redis]\nurl = \"redis://127.0.0.1:{down}\"\n\
@@ -373,7 +376,7 @@ fn what_is_down_or_strange_says_why() {
 #[test]
 fn a_database_that_is_not_the_sites_or_not_there_is_told_apart() {
     let files = Files::new();
-    let down = server::free_port();
+    let down = vacant().port();
     files.write("site.sqlite", "");
     files.sidecar("[upstreams]\n");
     for (database, expected, fix) in [
@@ -427,7 +430,7 @@ fn a_queue_that_cannot_be_reached_is_told() {
     policy("driver = \"sync\"");
     assert!(files.check(&[]).1.contains("every dispatched call is answered with 503"));
 
-    let down = server::free_port();
+    let down = vacant().port();
     let away = format!("url = \"mysql://user@127.0.0.1:{down}/site\"\nacquire_timeout = \"200ms\"");
     for (driver, queue, word, expected) in [
         ("own", "url = \"sqlite://queue.sqlite\"", "ok", "will be made in"),

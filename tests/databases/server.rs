@@ -102,8 +102,8 @@ impl Server {
         Self { kind, child, directory, port: 5432, extra: Vec::new() }
     }
 
-    /// A server on a port of loopback, too, with a certificate for `localhost`; and the file of who vouches for it.
-    pub async fn encrypted(kind: Kind) -> (Self, PathBuf) {
+    /// A server on a free port of loopback, too, with a certificate for `localhost`; and the file of who vouches for it.
+    pub async fn encrypted(kind: Kind, port: u16) -> (Self, PathBuf) {
         let mut server = Self::start(kind).await;
         let directory = server.directory.path().to_owned();
         let openssl = |args: &[&str]| {
@@ -119,10 +119,8 @@ impl Server {
         openssl(&[&request[..], &key[..], &names[..], &["-keyout", "own.key", "-out", "own.crt"]].concat());
         let (certificate, key) = (directory.join("own.crt"), directory.join("own.key"));
         let (certificate, key) = (certificate.display(), key.display());
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         server.kill();
-        server.port = free.expect("loopback").port();
-        let port = server.port;
+        server.port = port;
         server.extra = match kind {
             Kind::MariaDb => vec![
                 format!("--port={port}"),

@@ -5,13 +5,14 @@ use std::time::Duration;
 use mcp_sidecar::store::Settings;
 use serde_json::json;
 
+use crate::harness::vacant;
 use crate::server::{Kind, Server};
 use crate::site::{self, Site, create};
 
 #[tokio::test]
 async fn only_a_database_with_a_trusted_certificate_of_its_name_is_talked_to() {
     for kind in [Kind::MariaDb, Kind::Postgres] {
-        let (server, authority) = Server::encrypted(kind).await;
+        let (server, authority) = Server::encrypted(kind, vacant().port()).await;
         create(&server, "site", "").await;
         let (scheme, mode, file) = match kind {
             Kind::MariaDb => {

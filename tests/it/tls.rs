@@ -10,7 +10,7 @@ mod server;
 
 use server::RedisServer;
 
-use crate::harness::{Sidecar, Start};
+use crate::harness::{Sidecar, Start, vacant};
 
 /// Makes a certificate authority and a certificate for `localhost`, and says how redis-server finds them.
 fn with_tls(dir: &Path, port: u16) -> Vec<String> {

@@ -11,7 +11,8 @@ use mcp_sidecar::telemetry::StoreError;
 
 use crate::chaos::Chaos;
 use crate::conformance::{MINUTE, charge};
-use crate::server::{DEADLINE, RedisServer, free_port, settings, store};
+use crate::server::{DEADLINE, RedisServer, settings, store};
+use crate::vacant;
 
 /// Longer than in production (25 ms), so that a busy machine is not taken for a failing Redis.
 const TIMEOUT: Duration = Duration::from_millis(100);
@@ -118,7 +119,7 @@ async fn a_redis_that_dies_and_comes_back() {
 
 #[tokio::test]
 async fn a_read_only_replica() {
-    let nobody = free_port().to_string();
+    let nobody = vacant().port().to_string();
     let fail = |server: &mut RedisServer| {
         assert!(server.command(&["REPLICAOF", "127.0.0.1", &nobody]).starts_with("+OK"));
     };
@@ -255,7 +256,7 @@ async fn an_evicting_redis_is_warned_about() {
     server.config("maxmemory-policy", "allkeys-lru");
     let warned = warnings(&connection).await;
     assert!(warned.len() == 1 && warned[0].contains("allkeys-lru"), "{warned:?}");
-    let nobody = format!("redis://127.0.0.1:{}", free_port());
+    let nobody = format!("redis://{}", vacant());
     let connection = Connection::open(&settings(&nobody, TIMEOUT)).expect("a valid url");
     assert_eq!(warnings(&connection).await.len(), 1);
 }

@@ -3,4 +3,8 @@
 mod chaos;
 mod conformance;
 mod failures;
+#[path = "../it/harness/port.rs"]
+mod port;
 mod server;
+
+use port::vacant;

@@ -1,7 +1,7 @@
 //! A real redis-server on a free port of loopback, without persistence, that dies with the test.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use mcp_sidecar::base::Secret;
 use mcp_sidecar::limits::RedisStore;
 use mcp_sidecar::redis::{Connection, Settings};
+
+use super::vacant;
 
 /// How long anything that must happen may take before the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -27,17 +29,12 @@ impl RedisServer {
 
     /// Starts it with the further arguments that `extra` makes of its directory and a second free port.
     pub fn start_with(extra: impl Fn(&Path, u16) -> Vec<String>) -> Self {
-        // Another process may take the free port before redis-server binds it.
-        for _ in 0..5 {
-            let port = free_port();
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            let extra = extra(dir.path(), free_port());
-            let mut server = Self { child: spawn(port, &dir, &extra), dir, extra, port };
-            if server.wait_until_ready() {
-                return server;
-            }
-        }
-        panic!("redis-server does not start");
+        let port = vacant().port();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let extra = extra(dir.path(), vacant().port());
+        let mut server = Self { child: spawn(port, &dir, &extra), dir, extra, port };
+        assert!(server.wait_until_ready(), "redis-server does not start");
+        server
     }
 
     pub fn url(&self) -> String {
@@ -81,14 +78,8 @@ impl RedisServer {
 
     /// Starts it again on the same port, after [`Self::kill`].
     pub fn restart(&mut self) {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            self.child = spawn(self.port, &self.dir, &self.extra);
-            if self.wait_until_ready() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "redis-server does not come back");
-        }
+        self.child = spawn(self.port, &self.dir, &self.extra);
+        assert!(self.wait_until_ready(), "redis-server does not come back");
     }
 
     fn signal(&self, signal: &str) {
@@ -129,11 +120,6 @@ fn spawn(port: u16, dir: &tempfile::TempDir, extra: &[String]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("redis-server is installed")
-}
-
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    listener.local_addr().expect("bound").port()
 }
 
 pub fn settings(url: &str, timeout: Duration) -> Settings {

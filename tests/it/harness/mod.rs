@@ -6,14 +6,16 @@
 //! Everything waits for a condition with a deadline. Processes are ended by their own handle.
 
 mod http;
+mod port;
 mod redis;
 mod sidecar;
 mod token;
 mod upstream;
 
 pub use http::{Client, Request, Response};
+pub use port::vacant;
 pub use redis::Redis;
-pub use sidecar::{Sidecar, Start, call_params, vacant};
+pub use sidecar::{Sidecar, Start, call_params};
 pub use token::{Token, now, unsigned};
 pub use upstream::{Next, Upstream, json_answer, stream_head};
 

@@ -1,6 +1,6 @@
 //! A real redis-server on a free port, without persistence.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub struct Redis {
 impl Redis {
     /// Starts redis-server (`make deps` installs it) and waits until it accepts.
     pub fn start() -> Self {
-        Self::at(TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port"))
+        Self::at(super::vacant())
     }
 
     /// As [`Self::start`], on a port that is known to be free.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -456,9 +456,4 @@ fn collect(pipe: impl Read + Send + 'static, into: &Arc<Mutex<String>>) {
             text.push('\n');
         }
     });
-}
-
-/// A port at which nobody listens.
-pub fn vacant() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port")
 }
