@@ -23,7 +23,8 @@ use crate::policy::QueueDriver;
 use crate::store::Pool;
 use crate::telemetry::Metrics;
 
-/// Works until a signal ends it; with `once`, until nothing is due, and says what was done. Metrics and health are read at `admin`.
+/// Works until a signal ends it; with `once`, until nothing is due, and says what was done. Metrics and health are read
+/// at `admin`.
 ///
 /// # Errors
 /// When the files name no queue, or something cannot start; with `once`, when the queue does not answer.

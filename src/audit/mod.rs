@@ -3,8 +3,8 @@
 //! Invariants: a place in the queue is reserved before a request is permitted, so that no permitted request can lack
 //! its line while the process lives; what waits is bounded (a stream gives its place back while it is open, and its
 //! line may exceed the bound); lines come out whole, in the order they were handed in,
-//! also across a disk that was full for a while. Denials that are charged to nobody have their own bounded queue and are
-//! aggregated, so that a flood neither fills the disk nor takes places from permitted requests.
+//! also across a disk that was full for a while. Denials that are charged to nobody have their own bounded queue and
+//! are aggregated, so that a flood neither fills the disk nor takes places from permitted requests.
 //!
 //! `written` means handed to the operating system: a killed process loses nothing then, a machine that loses power
 //! may. `buffered` may cost a killed process the lines of the last 20 ms.

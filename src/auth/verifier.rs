@@ -84,7 +84,8 @@ impl Verifier {
     /// Who the bearer of `token` is (emcp.md 2.1).
     ///
     /// # Errors
-    /// `InternalError` when no secret is configured, else `Unauthenticated`; with the entry of a deny list that named it.
+    /// `InternalError` when no secret is configured, else `Unauthenticated`; with the entry of a deny list that named
+    /// it.
     pub fn verify(&self, snapshot: &Snapshot, token: &str, now_ms: u64) -> Result<Arc<Verified>, Refusal> {
         let policy = &snapshot.auth;
         if policy.secrets.iter().all(Secret::is_empty) {

@@ -182,8 +182,8 @@ impl Desk {
 }
 
 impl Desk {
-    /// Has keys forgotten whose time is over. A worker does that for its own driver's, and calls may be answered at once
-    /// where none runs.
+    /// Has keys forgotten whose time is over. A worker does that for its own driver's, and calls may be answered at
+    /// once where none runs.
     fn sweep(&self) {
         let Some((queues, _)) = &self.queues else { return };
         {

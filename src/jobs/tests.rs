@@ -158,6 +158,8 @@ struct Scripted {
 enum Answered {
     Result,
     Failure,
+    /// A result, after a while.
+    Late,
     Never,
 }
 
@@ -169,6 +171,10 @@ impl Run for Scripted {
         let infrastructure = match (self.answer)(call) {
             Answered::Result => false,
             Answered::Failure => true,
+            Answered::Late => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                false
+            }
             Answered::Never => std::future::pending().await,
         };
         Ran { http_status: 200, body: br#"{"ok":true}"#.to_vec(), session_id: String::new(), infrastructure }
@@ -223,6 +229,31 @@ impl Office {
             metrics: metrics.queue().unwrap(),
             taken: Arc::default(),
         }
+    }
+
+    /// Until the calls that the workers made are so many.
+    async fn called(&self, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.run.calls.load(Ordering::SeqCst) < count {
+            assert!(Instant::now() < deadline, "not {count} calls");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// One number from the queue's own database.
+    async fn number(&self, statement: &'static str) -> i64 {
+        let mut connection = self.connection().await;
+        sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap()
+    }
+
+    async fn execute(&self, statement: &'static str) {
+        let mut connection = self.connection().await;
+        sqlx::query(statement).execute(&mut connection).await.unwrap();
+    }
+
+    async fn connection(&self) -> sqlx::SqliteConnection {
+        let url = std::str::from_utf8(self.settings.store.url.expose()).unwrap();
+        <sqlx::SqliteConnection as sqlx::Connection>::connect(url).await.unwrap()
     }
 
     fn worker(&self) -> Arc<Worker> {
@@ -289,9 +320,7 @@ async fn a_task_whose_worker_dies_is_run_by_another_and_completes_once() {
     let (_stop, stopped) = watch::channel(false);
     let doomed = tokio::spawn(office.worker().work(stopped.clone()));
     let queue = office.queues.of(QueueDriver::Own).unwrap();
-    while office.run.calls.load(Ordering::SeqCst) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    office.called(1).await;
     // As `kill -9` would: it says nothing to anybody.
     doomed.abort();
     let heir = tokio::spawn(office.worker().work(stopped));
@@ -322,20 +351,125 @@ async fn failed_infrastructure_is_tried_again_and_then_told() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_told_to_stop_gives_its_task_back() {
-    let office = Office::open(|call| if call == 0 { Answered::Never } else { Answered::Result });
-    office.ask("k").await;
-    let (stop, stopped) = watch::channel(false);
-    let worker = tokio::spawn(office.worker().work(stopped));
-    while office.run.calls.load(Ordering::SeqCst) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+async fn a_worker_that_is_told_to_stop_gives_its_task_back_as_if_it_had_not_begun() {
+    const STOPS: usize = 5;
+    let mut office = Office::open(|call| if call < STOPS { Answered::Never } else { Answered::Result });
+    office.settings.lease = Duration::from_secs(600);
+    let id = office.ask("k").await.body["task_id"].as_i64().unwrap();
+    let queue = office.queues.of(QueueDriver::Own).unwrap();
+    // More often than `queue.max_attempts`; the lease is long, and yet it need not be waited for.
+    for call in 1..=STOPS {
+        let (stop, stopped) = watch::channel(false);
+        let worker = tokio::spawn(office.worker().work(stopped));
+        office.called(call).await;
+        stop.send_replace(true);
+        worker.await.unwrap();
+        let task = queue.task(id).await.unwrap().unwrap();
+        assert_eq!((task.attempts, task.progress, &*task.message), (0, 0, "The worker was stopped"));
     }
-    stop.send_replace(true);
-    worker.await.unwrap();
-    // Its lease was long, and yet it need not be waited for.
     let (_stop, stopped) = watch::channel(false);
     office.worker().once(stopped).await.unwrap();
     office.until("k", "completed").await;
+    assert_eq!(queue.task(id).await.unwrap().unwrap().attempts, 1);
+}
+
+#[tokio::test]
+async fn a_run_at_work_may_end_while_its_worker_drains() {
+    let mut office = Office::open(|_| Answered::Late);
+    office.settings.drain = Duration::from_secs(60);
+    office.ask("k").await;
+    let (stop, stopped) = watch::channel(false);
+    let worker = tokio::spawn(office.worker().work(stopped));
+    office.called(1).await;
+    stop.send_replace(true);
+    // What comes now is another worker's.
+    office.ask("l").await;
+    worker.await.unwrap();
+    assert_eq!(office.ask("k").await.body["status"], "completed");
+    assert_eq!(
+        (office.ask("l").await.body["status"].clone(), office.run.calls.load(Ordering::SeqCst)),
+        (json!("accepted"), 1)
+    );
+}
+
+#[tokio::test]
+async fn a_call_without_end_is_ended_although_its_worker_lives() {
+    let mut office = Office::open(|call| if call == 0 { Answered::Never } else { Answered::Result });
+    office.settings.timeout = Duration::from_millis(50);
+    let (_stop, stopped) = watch::channel(false);
+    let worker = tokio::spawn(office.worker().work(stopped));
+    office.until("k", "completed").await;
+    worker.abort();
+    let office = Office { settings: office.settings.clone(), ..Office::open(|_| Answered::Never) };
+    let (_stop, stopped) = watch::channel(false);
+    let worker = tokio::spawn(office.worker().work(stopped));
+    let failed = office.until("k", "failed").await;
+    assert_eq!(failed.body["error"], "The call took too long");
+    assert_eq!(office.run.calls.load(Ordering::SeqCst), 3, "max_attempts");
+    worker.abort();
+}
+
+#[tokio::test]
+async fn a_task_that_costs_one_worker_after_another_is_run_no_more() {
+    let office = Office::open(|_| Answered::Result);
+    let id = office.ask("k").await.body["task_id"].as_i64().unwrap();
+    let queue = office.queues.of(QueueDriver::Own).unwrap();
+    for worker in ["one", "two", "three"] {
+        queue.claim(worker, Duration::ZERO).await.unwrap().unwrap();
+    }
+    let (_stop, stopped) = watch::channel(false);
+    office.worker().once(stopped).await.unwrap();
+    let failed = office.until("k", "failed").await;
+    assert_eq!(failed.body["error"], "Workers were lost while they ran this task");
+    assert_eq!(office.lines(1).await, [json!([4, "deny", "async_unavailable", 503, "failed"])]);
+    let outcomes: Vec<String> = queue.attempts(id).await.unwrap().into_iter().map(|(_, _, how)| how).collect();
+    assert_eq!(outcomes, ["lost", "lost", "lost", "failed"]);
+    assert_eq!(office.run.calls.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn the_wait_doubles_up_to_five_minutes() {
+    let waits =
+        [1, 2, 3, 8, 9, 100, i64::MAX].map(|attempts| worker::backoff(Duration::from_secs(2), attempts).as_secs());
+    assert_eq!(waits, [2, 4, 8, 256, 300, 300, 300]);
+    assert_eq!(worker::backoff(Duration::MAX, 2), Duration::from_secs(300));
+}
+
+#[tokio::test]
+async fn a_key_lives_as_long_as_the_policy_says_from_its_answer_on() {
+    let office = Office::open(|_| Answered::Result);
+    let mut policy = Snapshot::sample();
+    policy.idempotency.ttl_seconds = 1000;
+    office.policy.store(Arc::new(policy));
+    const LEFT: &str = "SELECT expires_ms - CAST(unixepoch('subsec') * 1000 AS INTEGER) FROM evo_mcp_keys";
+    office.ask("k").await;
+    let about = |left: i64| assert!((900_000..=1_000_000).contains(&left), "{left}");
+    about(office.number(LEFT).await);
+    office.execute("UPDATE evo_mcp_keys SET expires_ms = expires_ms - 500000").await;
+    let (_stop, stopped) = watch::channel(false);
+    office.worker().once(stopped).await.unwrap();
+    about(office.number(LEFT).await);
+}
+
+#[tokio::test]
+async fn a_worker_forgets_keys_and_tasks_whose_time_is_over() {
+    let mut office = Office::open(|_| Answered::Result);
+    office.settings.keep = Duration::from_secs(100);
+    for key in ["old", "young"] {
+        office.ask(key).await;
+        let (_stop, stopped) = watch::channel(false);
+        office.worker().once(stopped).await.unwrap();
+        if key == "old" {
+            office.execute("UPDATE evo_mcp_keys SET expires_ms = expires_ms - 999999999999").await;
+            office.execute("UPDATE evo_mcp_tasks SET finished_at = '2020-01-01 00:00:00'").await;
+            office.execute("UPDATE evo_mcp_leases SET not_before_ms = not_before_ms - 200000").await;
+        }
+    }
+    let (_stop, stopped) = watch::channel(false);
+    office.worker().once(stopped).await.unwrap();
+    assert_eq!(office.number("SELECT COUNT(*) FROM evo_mcp_keys").await, 1);
+    assert_eq!(office.number("SELECT COUNT(*) FROM evo_mcp_tasks").await, 1);
+    assert_eq!(office.ask("young").await.body["reused"], true);
 }
 
 #[tokio::test]
@@ -355,8 +489,8 @@ async fn a_row_that_was_changed_since_it_was_made_is_not_run() {
 }
 
 #[tokio::test]
-async fn a_run_without_a_place_for_its_line_is_not_begun() {
-    let office = Office::open(|_| Answered::Result);
+async fn a_run_without_a_place_for_its_line_is_not_begun_and_costs_no_attempt() {
+    let mut office = Office::open(|_| Answered::Result);
     office.ask("k").await;
     let audit = office.audit.clone();
     tokio::task::spawn_blocking(move || audit.close(Duration::from_secs(5))).await.unwrap().unwrap();
@@ -364,13 +498,19 @@ async fn a_run_without_a_place_for_its_line_is_not_begun() {
     let worker = tokio::spawn(office.worker().work(stopped));
     let queue = office.queues.of(QueueDriver::Own).unwrap();
     let id = office.ask("k").await.body["task_id"].as_i64().unwrap();
-    while queue.attempts(id).await.unwrap().iter().filter(|(_, _, how)| how == "again").count() < 2 {
+    // More often than `queue.max_attempts`.
+    while queue.attempts(id).await.unwrap().iter().filter(|(_, _, how)| how == "again").count() < 5 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     stop.send_replace(true);
     worker.await.unwrap();
     assert_eq!(office.run.calls.load(Ordering::SeqCst), 0);
     assert_eq!(office.ask("k").await.body["status"], "accepted");
+    let metrics = Metrics::new(&[]).unwrap();
+    office.audit = Audit::open(&office.settings.audit, metrics, Arc::new(SystemClock)).unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    office.worker().once(stopped).await.unwrap();
+    office.until("k", "completed").await;
 }
 
 /// No worker does it where calls are only ever answered at once.

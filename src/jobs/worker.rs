@@ -37,9 +37,15 @@ pub struct Worker {
 
 /// How one run ended.
 enum Ended {
-    Finished { result: String, meta: Box<Meta> },
+    Finished {
+        result: String,
+        meta: Box<Meta>,
+    },
     Failed(&'static str, RunOutcome),
-    Again(&'static str, Duration, RunOutcome),
+    /// Another attempt is due after a while.
+    Again(&'static str, Duration),
+    /// Nothing was found out about the task: this run was none of its attempts.
+    Untried(&'static str, Duration),
 }
 
 impl Worker {
@@ -150,10 +156,10 @@ impl Worker {
         let mut entry = Entry::open(slot.unwrap_or_default(), claim, &policy, &self.metrics);
         let ended = tokio::select! {
             biased;
-            () = raised(&mut cut) => Ended::Again("The worker was stopped", Duration::ZERO, RunOutcome::Again),
+            () = raised(&mut cut) => Ended::Untried("The worker was stopped", Duration::ZERO),
             ended = async {
                 match unwritable {
-                    true => Ended::Again("The audit log has no place", self.settings.backoff, RunOutcome::Again),
+                    true => Ended::Untried("The audit log has no place", self.settings.backoff),
                     false => self.execute(queue, claim, &policy, &mut entry).await,
                 }
             } => ended,
@@ -171,7 +177,12 @@ impl Worker {
                 (Settlement::Finished { result, key }, RunOutcome::Finished)
             }
             Ended::Failed(message, outcome) => (Settlement::Failed { message }, *outcome),
-            Ended::Again(message, after, outcome) => (Settlement::Again { message, after: *after }, *outcome),
+            Ended::Again(message, after) => {
+                (Settlement::Again { message, after: *after, counts: true }, RunOutcome::Again)
+            }
+            Ended::Untried(message, after) => {
+                (Settlement::Again { message, after: *after, counts: false }, RunOutcome::Again)
+            }
         };
         let outcome = match queue.settle(claim, &self.name, how).await {
             Ok(true) => outcome,
@@ -252,8 +263,7 @@ impl Worker {
         if claim.attempt >= claim.max_attempts {
             return Ended::Failed(why, RunOutcome::Failed);
         }
-        let doublings = u32::try_from(claim.attempt - 1).unwrap_or(0).min(16);
-        Ended::Again(why, (self.settings.backoff * 2_u32.pow(doublings)).min(MAX_BACKOFF), RunOutcome::Again)
+        Ended::Again(why, backoff(self.settings.backoff, claim.attempt))
     }
 
     /// Keeps the lease alive; returns when it is lost, or may be.
@@ -287,6 +297,12 @@ impl Worker {
             tracing::warn!(%error, "jobs: the queue could not be swept");
         }
     }
+}
+
+/// How long to wait after so many attempts: twice as long after each.
+pub(super) fn backoff(first: Duration, attempts: i64) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1).clamp(0, 16)).unwrap_or_default();
+    first.saturating_mul(2_u32.pow(doublings)).min(MAX_BACKOFF)
 }
 
 /// Waits until it goes up, or nobody can raise it any more.

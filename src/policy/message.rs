@@ -42,8 +42,8 @@ impl I18n {
     /// How many ranges of `Accept-Language` are looked at.
     const RANGES: usize = 16;
 
-    /// The language for a caller with this `Accept-Language`. Who asks for languages none of which is ours gets English;
-    /// who does not ask, or takes any, the configured one.
+    /// The language for a caller with this `Accept-Language`. Who asks for languages none of which is ours gets
+    /// English; who does not ask, or takes any, the configured one.
     #[must_use]
     pub fn choose(self, accept_language: Option<&str>) -> Locale {
         let asked = accept_language.filter(|text| self.negotiate && !text.trim().is_empty());

@@ -1,5 +1,5 @@
-//! The CMS's share, as Pingora takes it: a request that the gateway judged to be the CMS's, on a connection that is lent
-//! for it.
+//! The CMS's share, as Pingora takes it: a request that the gateway judged to be the CMS's, on a connection that is
+//! lent for it.
 //!
 //! Pingora reads the same bytes. What it would route to anywhere but the CMS ends here.
 
@@ -36,8 +36,8 @@ impl ProxyHttp for Front {
             ctx.peer = address.ip().to_canonical();
             ctx.client = client_address(ctx.peer, &session.req_header().headers, &self.0.settings.trusted_proxies);
         }
-        // Pingora has judged `Connection` and the version; keep-alive is bounded here, never switched on. A connection on
-        // which another protocol was asked for is not taken back.
+        // Pingora has judged `Connection` and the version; keep-alive is bounded here, never switched on. A connection
+        // on which another protocol was asked for is not taken back.
         let ends = self.0.is_draining() || session.req_header().headers.contains_key(http::header::UPGRADE);
         let wanted = session.get_keepalive().filter(|_| !ends);
         session.set_keepalive(wanted.map(|_| self.0.settings.timeouts.keepalive.as_secs()));

@@ -2,8 +2,8 @@
 //!
 //! A request is read ([`connection`], [`request`]) and routed by its canonical path ([`path`]). MCP routes are served
 //! here in full ([`call`]): credential, body, strict parse, decision, charges, permit, audit slot, upstream, answer
-//! ([`exchange`]). Everything else takes Pingora's way to the CMS ([`gateway`]), which cannot reach an MCP upstream. The
-//! token endpoint ([`issue`]) asks the executor, and that about credentials only.
+//! ([`exchange`]). Everything else takes Pingora's way to the CMS ([`gateway`]), which cannot reach an MCP upstream.
+//! The token endpoint ([`issue`]) asks the executor, and that about credentials only.
 //!
 //! Invariants: one policy snapshot per request; no upstream is called without a [`crate::policy::Permit`] and an
 //! audit slot; nothing is read from a caller whom the header alone refuses; what is forwarded are the bytes that

@@ -63,8 +63,8 @@ fn parameters(piece: &str, redactor: &Redactor, shown: &mut String) {
     }
 }
 
-/// A name in percent-encoding counts as secret: what it says is in the eye of its reader. Of `a[b][c]`, as PHP reads it,
-/// each part may be what `logging.redact_keys` names.
+/// A name in percent-encoding counts as secret: what it says is in the eye of its reader. Of `a[b][c]`, as PHP reads
+/// it, each part may be what `logging.redact_keys` names.
 fn is_secret(name: &str, redactor: &Redactor) -> bool {
     let name = name.to_ascii_lowercase();
     name.contains('%')

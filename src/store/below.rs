@@ -1,11 +1,12 @@
 //! What lies below a document, or below the roots: the closure's part in statements.
 //!
 //! MySQL and MariaDB pay for each row that an index does not answer for, and the closure's index lacks the depth. Where
-//! nothing on the site lies deeper than is wanted, a search need not look it up ([`found_first`]). Else a page is told how
-//! far it can reach ([`farthest_parent`], [`farthest_below_roots`]), and what lies beyond is left out by the index. That is sound whatever the site's rows say: if as many rows of an answer as a page ends after sort no
-//! higher than some key, then so do all the rows of that page, and only rows that meet all conditions of the answer
-//! count. The rows that are tried are those likely to sort lowest; where too few of them meet the conditions, there is no
-//! bound, and the statement looks at everything.
+//! nothing on the site lies deeper than is wanted, a search need not look it up ([`found_first`]). Else a page is told
+//! how far it can reach ([`farthest_parent`], [`farthest_below_roots`]), and what lies beyond is left out by the index.
+//! That is sound whatever the site's rows say: if as many rows of an answer as a page ends after sort no higher than
+//! some key, then so do all the rows of that page, and only rows that meet all conditions of the answer count. The rows
+//! that are tried are those likely to sort lowest; where too few of them meet the conditions, there is no bound, and
+//! the statement looks at everything.
 
 use sea_query::{Condition, Expr, ExprTrait, Func, JoinType, Order, Query, SelectStatement, UnionType};
 
@@ -31,8 +32,8 @@ pub(in crate::store) fn below(statement: &mut SelectStatement, tables: &Tables, 
     within(statement, ancestor, depth);
 }
 
-/// The ids below a document, [`FOUND`], before the documents are looked up: `first` joins what leaves fewest of them. Which
-/// of the two comes first stays the engine's choice, and the depth comes after both.
+/// The ids below a document, [`FOUND`], before the documents are looked up: `first` joins what leaves fewest of them.
+/// Which of the two comes first stays the engine's choice, and the depth comes after both.
 pub(in crate::store) fn found_first(
     tables: &Tables,
     ancestor: i64,
@@ -76,8 +77,8 @@ fn rows(statement: &mut SelectStatement, tables: &Tables, ancestor: i64, depth: 
     within(statement, ancestor, depth);
 }
 
-/// The live documents `c` below a document, as far as a page can reach that is sorted by their parents; `None` where that
-/// is not worth finding out. The closure's rows are looked up last.
+/// The live documents `c` below a document, as far as a page can reach that is sorted by their parents; `None` where
+/// that is not worth finding out. The closure's rows are looked up last.
 pub(in crate::store) fn as_far_as(tables: &Tables, ancestor: i64, depth: i64, page: Page) -> Option<SelectStatement> {
     let most = farthest_parent(tables, ancestor, depth, page)?;
     let mut statement = entries(tables, ancestor);
@@ -101,8 +102,8 @@ fn near(tables: &Tables, ancestor: i64, id: Expr) -> Expr {
     id.between(end(Func::min), end(Func::max))
 }
 
-/// Below (or itself) a root. A document that stale rows put below two roots is still one document. `most` is a statement
-/// of one row, the highest id that is wanted.
+/// Below (or itself) a root. A document that stale rows put below two roots is still one document. `most` is a
+/// statement of one row, the highest id that is wanted.
 pub(in crate::store) fn below_roots(tables: &Tables, depth: i64, live: bool, most: Option<SelectStatement>) -> Expr {
     let root = |name: &'static str| Expr::col(("r", name));
     let mut descendants = Query::select();
@@ -212,8 +213,8 @@ fn within_if_deeper(statement: &mut SelectStatement, tables: &Tables, ancestor: 
     let deepest = || Expr::col(("o", "deepest"));
     let mut most = Query::select();
     most.expr_as(Func::max(Expr::col(("m", "depth"))), "deepest").from(tables.table(CLOSURE, "m"));
-    // As a table of one row it is read before all else, and counts as a constant from then on. No row has a null for its
-    // key, and engines know it.
+    // As a table of one row it is read before all else, and counts as a constant from then on. No row has a null for
+    // its key, and engines know it.
     let looked_up = Expr::case(deepest().gt(depth), row("closure_id"));
     statement.join_subquery(JoinType::InnerJoin, most, "o", deepest().is_not_null()).join(
         JoinType::LeftJoin,

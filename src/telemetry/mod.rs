@@ -2,7 +2,8 @@
 //!
 //! Invariants: every metric has its name in [`Name`], every label its values in a closed set here or in the policy;
 //! no error text becomes a label. What the hot path calls costs a lookup in a short sorted list and a few relaxed
-//! additions; what others count anyway is read only when somebody scrapes (the `…Reading` types). Non-goals: the audit log (its own room), tracing across processes.
+//! additions; what others count anyway is read only when somebody scrapes (the `…Reading` types). Non-goals: the audit
+//! log (its own room), tracing across processes.
 
 mod bridge;
 pub mod event;

@@ -1,5 +1,5 @@
-//! What else is the same on every engine: letters of all alphabets in all their cases, how many statements a tool takes,
-//! and tables of any prefix.
+//! What else is the same on every engine: letters of all alphabets in all their cases, how many statements a tool
+//! takes, and tables of any prefix.
 
 use mcp_sidecar::base::Secret;
 use mcp_sidecar::store::{Dialect, Settings};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mcp_sidecar::base::Secret;
 use mcp_sidecar::store::queue::{
-    Driver, Key, NewTask, Priority, Queue, Registration, Settlement, Status, Submitted, Undone,
+    Claim, Driver, Key, NewTask, Priority, Queue, Registration, Settlement, Status, Submitted, Undone,
 };
 use mcp_sidecar::store::{Error, Settings};
 use sqlx::mysql::MySqlConnectOptions;
@@ -246,9 +246,13 @@ async fn stasks_own_tables_are_written_in_its_shape_and_what_it_ends_stays_ended
         let claim = queue.claim("w", LEASE).await.expect("it answers").expect("one is due");
         assert_eq!(claim.id, id, "{name}");
         assert_eq!(queue.claim("w", LEASE).await.expect("it answers"), None, "{name}");
+        // Its urgency counts, though it was taken over later.
+        let later = queue.submit(&task("{}"), None).await.expect("it is made");
+        let Submitted::New(later) = later else { panic!("{name}") };
         assert_eq!(queue.adopt().await.expect("it answers"), 1, "{name}");
         assert_eq!(queue.adopt().await.expect("it answers"), 0, "{name}");
         let foreign = queue.claim("w", LEASE).await.expect("it answers").expect("it was taken over");
+        assert_eq!(queue.claim("w", LEASE).await.expect("it answers").map(|claim| claim.id), Some(later), "{name}");
         assert_eq!((&*foreign.meta, &*foreign.mac), ("foreign", ""), "{name}");
         // What is ended or deleted in sTask's screens is nobody's any more, and leaves no lease behind.
         place.run("UPDATE evo_s_tasks SET status = 100 WHERE meta <> 'foreign'").await;
@@ -269,6 +273,55 @@ async fn stasks_own_tables_are_written_in_its_shape_and_what_it_ends_stays_ended
         queue.prune(LEASE).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         let again = queue.claim("w", LEASE).await.expect("it answers").expect("it was asked for again");
         assert_eq!((again.id, &*again.mac), (id, &*seal(id)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn keys_and_leases_run_out_and_runs_that_told_nothing_are_no_attempts() {
+    for place in everywhere("queue_time").await {
+        let (queue, name) = (place.queue(Driver::Own), place.name);
+        let key = |ttl_ms| Key { id: "k", payload_hash: "h", trace_id: "t", ttl_ms };
+        let reserve = async |ttl_ms| queue.reserve(key(ttl_ms)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(reserve(0).await, Submitted::New(0), "{name}");
+        assert_eq!(reserve(60_000).await, Submitted::New(0), "{name}: the first one's time is over");
+        queue.keep(key(60_000), "{}").await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        queue.release(key(0)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let Submitted::Known(known) = reserve(60_000).await else { panic!("{name}: what has an answer is kept") };
+        assert_eq!((known.status, known.result.as_deref()), (Status::Finished, Some("{}")), "{name}");
+        assert_eq!(queue.sweep().await.expect("it answers"), 0, "{name}");
+        queue.keep(key(0), "{}").await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(queue.sweep().await.expect("it answers"), 1, "{name}");
+        assert_eq!(reserve(60_000).await, Submitted::New(0), "{name}");
+        queue.release(key(0)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(reserve(60_000).await, Submitted::New(0), "{name}: it was freed");
+
+        let Submitted::New(id) = queue.submit(&task("{}"), None).await.expect("it is made") else { panic!("{name}") };
+        let seen = async || {
+            let task = queue.task(id).await.expect("it answers").expect("it is there");
+            (task.status.expect("a status"), task.attempts, task.progress)
+        };
+        assert_eq!(seen().await, (Status::Preparing, 0, 0), "{name}");
+        queue.claim("lost", LEASE).await.expect("it answers").expect("it is due");
+        assert_eq!(seen().await, (Status::Running, 1, 10), "{name}");
+        assert_eq!(queue.oldest_wait().await.expect("it answers"), Duration::ZERO, "{name}: somebody has it");
+        // Its worker was not heard of again: it waits since its lease ended, not since it was made.
+        place
+            .run("UPDATE evo_mcp_leases SET until_ms = until_ms - 150000, not_before_ms = not_before_ms - 900000")
+            .await;
+        let waited = queue.oldest_wait().await.expect("it answers").as_secs();
+        assert!((89..150).contains(&waited), "{name}: {waited}");
+        let settle = async |claim: &Claim, counts| {
+            let again = Settlement::Again { message: "away", after: Duration::ZERO, counts };
+            assert!(queue.settle(claim, "w", again).await.unwrap_or_else(|error| panic!("{name}: {error}")), "{name}");
+        };
+        for (counts, attempts) in [(false, 1), (false, 1), (true, 2)] {
+            let claim = queue.claim("w", LEASE).await.expect("it answers").expect("it is due");
+            assert_eq!(claim.attempt, 2, "{name}");
+            settle(&claim, counts).await;
+            assert_eq!(seen().await, (Status::Preparing, attempts, 0), "{name}");
+        }
+        let runs: Vec<String> = queue.attempts(id).await.expect("it answers").into_iter().map(|run| run.2).collect();
+        assert_eq!(runs, ["lost", "again", "again", "again"], "{name}");
     }
 }
 

@@ -102,7 +102,8 @@ impl Server {
         Self { kind, child, directory, port: 5432, extra: Vec::new() }
     }
 
-    /// A server on a free port of loopback, too, with a certificate for `localhost`; and the file of who vouches for it.
+    /// A server on a free port of loopback, too, with a certificate for `localhost`; and the file of who vouches for
+    /// it.
     pub async fn encrypted(kind: Kind, port: u16) -> (Self, PathBuf) {
         let mut server = Self::start(kind).await;
         let directory = server.directory.path().to_owned();

@@ -1,6 +1,7 @@
 //! For random trees, every tree tool and `search` agree with a naive model in memory: with gaps, ties and deleted
-//! documents, with cycles among the parents, with rows of the closure that are missing, and with some that are stale; on
-//! SQLite and PostgreSQL, whose statements are the plain ones, and on MariaDB, which is told how far a page can reach.
+//! documents, with cycles among the parents, with rows of the closure that are missing, and with some that are stale;
+//! on SQLite and PostgreSQL, whose statements are the plain ones, and on MariaDB, which is told how far a page can
+//! reach.
 
 mod model;
 mod search;

@@ -2,8 +2,8 @@
 //!
 //! A killed sidecar takes its counters along, and what it had permitted but not answered has no line. So of the whole
 //! time it is asserted that each permitted answer a client got has its one line (`audit.durability = "written"`), and
-//! the equation of the harness (upstream saw = audit lines that allow = metric) for the last life of each sidecar, which
-//! begins under load and in which its executor lives throughout.
+//! the equation of the harness (upstream saw = audit lines that allow = metric) for the last life of each sidecar,
+//! which begins under load and in which its executor lives throughout.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,5 +1,5 @@
-//! What a server's own keys change (emcp.md 14.2): the global value says one thing, the server another, and the server's
-//! counts, while a server without the key keeps to the global one.
+//! What a server's own keys change (emcp.md 14.2): the global value says one thing, the server another, and the
+//! server's counts, while a server without the key keeps to the global one.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -211,14 +211,14 @@ fn abort_on_disconnect() {
     for (global, own) in [(true, false), (false, true)] {
         let (upstream, gone) = streaming(vec!["data: {}\n\n".to_owned()], true);
         let start = Sidecar::start().policy("stream.abort_on_disconnect", global);
-        let start = start.raw("stream.abort_on_disconnect", own).raw("stream.max_stream_seconds", 3);
+        let start = start.raw("stream.abort_on_disconnect", own).raw("stream.max_stream_seconds", 5);
         let sidecar = start.upstream(upstream).go();
         let (mut client, _) = open(&sidecar);
         client.body_until("an event", SOON, |text| text.contains("data"));
         drop(client);
         let waited = gone.recv_timeout(SOON).expect("the upstream reports").expect("its connection was closed");
         // Without abort it is read on until the stream's own deadline.
-        assert_eq!(waited < Duration::from_millis(1500), own, "{waited:?}");
+        assert_eq!(waited < Duration::from_secs(3), own, "{waited:?}");
         sidecar.finish();
     }
 }

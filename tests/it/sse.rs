@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::harness::{Client, Next, Sidecar, Token, Upstream, call_params, stream_head};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(15);
 
 fn open(sidecar: &Sidecar) -> Client {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call_params("raw.echo")});
@@ -74,6 +74,6 @@ fn a_client_that_leaves_ends_the_upstream_request() {
     let left = std::time::Instant::now();
     drop(client);
     gone.recv_timeout(SOON).expect("the upstream reports").expect("its connection was closed");
-    assert!(left.elapsed() < Duration::from_millis(500), "{:?}", left.elapsed());
+    assert!(left.elapsed() < Duration::from_secs(3), "{:?}", left.elapsed());
     sidecar.finish();
 }

@@ -66,7 +66,7 @@ async fn windows_end_on_time<S: Store + 'static>(store: Arc<S>) {
             assert!(full.elapsed() < DEADLINE, "{window:?} does not end");
             tokio::task::yield_now().await;
         }
-        assert!(full.elapsed() <= Duration::from_millis(1_500), "{window:?} ended after {:?}", full.elapsed());
+        assert!(full.elapsed() < Duration::from_secs(3), "{window:?} ended after {:?}", full.elapsed());
         if principal == 1 {
             // It opened with the first hit just now, so it is the whole second long.
             let opened = Instant::now();

@@ -99,7 +99,7 @@ fn term_under_load_loses_nothing_and_ends_streams_in_order() {
     let files = Files::shipped();
     before(&files, &upstream);
     files.edit("sidecar.toml", "drain = \"25s\"", "drain = \"8s\"");
-    files.edit("sidecar.toml", "ready_lag = \"5s\"", "ready_lag = \"2s\"");
+    files.edit("sidecar.toml", "ready_lag = \"5s\"", "ready_lag = \"3s\"");
     let mut proxy = Part::ready(files.service("proxy"));
     let (mcp, admin) = (proxy.address("listening"), proxy.address("admin listening"));
     let (tally, over) = (Tally::default(), AtomicBool::new(false));
@@ -118,11 +118,11 @@ fn term_under_load_loses_nothing_and_ends_streams_in_order() {
         eventually("it is not ready", SOON, || (get(admin, "/readyz").status == 503).then_some(()));
         assert_eq!(get(admin, "/readyz").json()["reasons"], json!(["draining"]));
         let taken = tally.answered.lock().expect("whole").len();
-        eventually("it still takes calls", Duration::from_secs(2), || {
+        eventually("it still takes calls", Duration::from_secs(3), || {
             let answered = tally.answered.lock().expect("whole");
             answered[taken..].iter().any(|(status, _)| *status == 200).then_some(())
         });
-        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
         // The short one ends by itself, the long one at the deadline with an event that says so.
         while short.part(SOON).is_some() {}
         assert!(asked.elapsed() < Duration::from_secs(7), "the short stream ended with {:?}", asked.elapsed());

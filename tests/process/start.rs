@@ -10,7 +10,7 @@ use crate::harness::{Next, Upstream, eventually, stream_head};
 use crate::part::{Files, Part, SOON, call, get, program};
 
 /// From the fork to the exit, on a machine that has other things to do as well.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_busy_address_ends_the_start_at_once_and_is_named() {

@@ -28,7 +28,8 @@ enum Kind {
   mcp-sidecar make server shop
   mcp-sidecar make server catalogue --kind content --upstream executor --policy conf/policy.toml --write")]
     Server(server::Args),
-    /// A content tool in a checkout of this program: its file with a test, its lines in mod.rs, registry.rs and TOOLS.md
+    /// A content tool in a checkout of this program: its file with a test, its lines in mod.rs, registry.rs and
+    /// TOOLS.md
     #[command(after_help = "Example:\n  mcp-sidecar make tool first_child && cargo test --lib first_child")]
     Tool(scaffold::Args),
     /// A resource in a checkout of this program: its file with a test, its lines in mod.rs and registry.rs

@@ -71,8 +71,8 @@ pub(super) fn make(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// By rename: who watches the file sees the old or the new one, whole. A link stays one, and the file's rights and owner
-/// stay what they are.
+/// By rename: who watches the file sees the old or the new one, whole. A link stays one, and the file's rights and
+/// owner stay what they are.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let path = std::fs::canonicalize(path)?;
     let old = std::fs::metadata(&path)?;

@@ -40,6 +40,8 @@ pub enum Settlement<'a> {
     Again {
         message: &'a str,
         after: Duration,
+        /// Whether this run was one of its attempts.
+        counts: bool,
     },
 }
 
@@ -94,7 +96,10 @@ impl Queue {
             };
             if work.execute(&run, vec![id.into()]).await? == 0 {
                 // Somebody ended it in sTask's own screens.
-                let sql = self.sql("UPDATE {leases} SET open = 0, holder = NULL, until_ms = 0, not_before_ms = {now_ms} WHERE task_id = ?");
+                let sql = self.sql(
+                    "UPDATE {leases} SET open = 0, holder = NULL, until_ms = 0, not_before_ms = {now_ms} \
+                     WHERE task_id = ?",
+                );
                 work.execute(&sql, vec![id.into()]).await?;
                 continue;
             }
@@ -190,6 +195,7 @@ impl Queue {
     async fn try_settle(&self, claim: &Claim, worker: &str, how: Settlement<'_>) -> Result<bool, Error> {
         let mut work = self.begin().await?;
         let again = if let Settlement::Again { after, .. } = how { Some(after) } else { None };
+        let taken_back = matches!(how, Settlement::Again { counts: false, .. });
         let sql = self.sql(
             "UPDATE {leases} SET holder = NULL, until_ms = 0, open = ?, not_before_ms = {now_ms} + ? \
              WHERE task_id = ? AND holder = ? AND runs = ? AND open = 1",
@@ -212,13 +218,14 @@ impl Queue {
         let finished = if again.is_some() { "NULL" } else { "{now}" };
         let sql = self.sql(&format!(
             "UPDATE {{tasks}} SET status = ?, progress = ?, message = COALESCE(?, message), result = ?, \
-             finished_at = {finished}, updated_at = {{now}} WHERE id = ? AND status = 50"
+             attempts = attempts - ?, finished_at = {finished}, updated_at = {{now}} WHERE id = ? AND status = 50"
         ));
         let values: Vec<Value> = vec![
             status.code().into(),
             i64::from(progress).into(),
             message.map(str::to_owned).into(),
             result.map(str::to_owned).into(),
+            i64::from(taken_back).into(),
             claim.id.into(),
         ];
         if work.execute(&sql, values).await? == 0 {

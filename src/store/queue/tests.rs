@@ -79,7 +79,7 @@ async fn a_task_that_waits_for_its_next_attempt_is_not_due() {
     let queue = queue(&directory);
     let id = submit(&queue, Priority::Normal).await;
     let claim = queue.claim("w", LEASE).await.unwrap().unwrap();
-    let again = Settlement::Again { message: "away", after: Duration::from_secs(600) };
+    let again = Settlement::Again { message: "away", after: Duration::from_secs(600), counts: true };
     assert!(queue.settle(&claim, "w", again).await.unwrap());
     assert_eq!(queue.claim("w", LEASE).await.unwrap(), None);
     let task = queue.task(id).await.unwrap().unwrap();
@@ -138,7 +138,7 @@ async fn what_waits_is_what_is_due_and_nobody_has() {
     assert!((90..120).contains(&waited), "{waited}");
     let claim = queue.claim("w", LEASE).await.unwrap().unwrap();
     assert_eq!(queue.oldest_wait().await.unwrap(), Duration::ZERO, "somebody has it");
-    let again = Settlement::Again { message: "away", after: Duration::from_secs(600) };
+    let again = Settlement::Again { message: "away", after: Duration::from_secs(600), counts: true };
     assert!(queue.settle(&claim, "w", again).await.unwrap());
     assert_eq!(queue.oldest_wait().await.unwrap(), Duration::ZERO, "it is not due");
     queue.cancel(id).await.unwrap().unwrap();

@@ -43,8 +43,8 @@ impl Writer {
                 if options.get_socket().is_some() && matches!(options.get_ssl_mode(), MySqlSslMode::Preferred) {
                     options = options.ssl_mode(MySqlSslMode::Disabled);
                 }
-                // A TIMESTAMP is what the session's zone makes of the text. sTask's PHP writes UTC into sessions that have
-                // the server's own zone, and reads it there; so must we, or each reads the other's times shifted.
+                // A TIMESTAMP is what the session's zone makes of the text. sTask's PHP writes UTC into sessions that
+                // have the server's own zone, and reads it there; so must we, or each reads the other's times shifted.
                 let zone = match driver {
                     Driver::Own => Some("+00:00".to_owned()),
                     Driver::Stask => None,
