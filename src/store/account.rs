@@ -29,34 +29,50 @@ impl Account {
 
 const USERS: &str = "users";
 const ATTRIBUTES: &str = "user_attributes";
+/// What [`find`] reads, each of which decides.
+const NEEDED: [(&str, &str); 8] = [
+    (USERS, "id"),
+    (USERS, "username"),
+    (USERS, "password"),
+    (ATTRIBUTES, "internalKey"),
+    (ATTRIBUTES, "role"),
+    (ATTRIBUTES, "blocked"),
+    (ATTRIBUTES, "blockeduntil"),
+    (ATTRIBUTES, "blockedafter"),
+];
 
-/// The user of this name, to the byte, whatever the site's collation takes for equal; or none.
+/// The user of this name, to the byte, whatever the site's collation takes for equal; or none, also where several rows
+/// leave open who that is.
 ///
 /// # Errors
-/// When the database fails or has no users.
+/// When the database fails, has no users, or does not show all of [`NEEDED`]: a null would read as "not blocked".
 pub async fn find(reader: &mut Reader, username: &str) -> Result<Option<Account>, Error> {
-    for (table, column) in [(USERS, "username"), (USERS, "password"), (ATTRIBUTES, "internalKey"), (ATTRIBUTES, "role")]
-    {
+    for (table, column) in NEEDED {
         if !reader.tables().has(table, column) {
             return Err(Error::NoColumn(format!("{}.{column}", reader.tables().prefixed(table))));
         }
     }
     let statement = by_name(reader.tables(), username);
+    let mut found = None;
     for row in reader.fetch(&statement).await? {
         if row.text(1)?.as_deref() != Some(username) {
             continue;
         }
         let whole = |column| Ok::<_, Error>(u64::try_from(row.integer(column)?).unwrap_or_default());
-        return Ok(Some(Account {
+        let account = Account {
             id: whole(0)?,
             password_hash: Secret::new(row.text(2)?.unwrap_or_default()),
             role: u32::try_from(whole(3)?).unwrap_or_default(),
             blocked: row.integer(4)? != 0,
             blocked_until_s: whole(5)?,
             blocked_after_s: whole(6)?,
-        }));
+        };
+        if let Some(Account { id, .. }) = found.replace(account) {
+            tracing::warn!(user.id = id, "store: several rows tell of this user, who is therefore nobody");
+            return Ok(None);
+        }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// The password of the first user: what the site's passwords look like, for making a wrong name cost as much as a
@@ -77,9 +93,7 @@ pub async fn specimen(reader: &mut Reader) -> Result<Secret, Error> {
 fn by_name(tables: &Tables, username: &str) -> SelectStatement {
     let mut statement = Query::select();
     statement.column(("u", "id")).column(("u", "username")).column(("u", "password"));
-    for column in ["role", "blocked", "blockeduntil", "blockedafter"] {
-        statement.expr(tables.column(ATTRIBUTES, "a", column));
-    }
+    statement.columns(["role", "blocked", "blockeduntil", "blockedafter"].map(|column| ("a", column)));
     statement.from(tables.table(USERS, "u"));
     statement.left_join(tables.table(ATTRIBUTES, "a"), Expr::col(("a", "internalKey")).equals(("u", "id")));
     statement.and_where(Expr::col(("u", "username")).eq(username)).order_by(("u", "id"), Order::Asc).limit(8);
