@@ -4,10 +4,12 @@
 
 mod address;
 mod clock;
+mod percent;
 mod principal;
 mod secret;
 
 pub use address::{AddressRange, client_network};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use percent::percent_decoded;
 pub use principal::{Context, Digest, Principal, PrincipalRecord};
 pub use secret::Secret;

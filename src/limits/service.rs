@@ -44,6 +44,8 @@ pub struct Stats {
 pub struct Limits {
     shared: Option<RedisStore>,
     local: MemoryStore,
+    /// Of those who have proved nothing: they fill no store that others need.
+    strangers: MemoryStore,
     fallbacks: AtomicU64,
 }
 
@@ -51,7 +53,12 @@ impl Limits {
     /// Limits counted in this process.
     #[must_use]
     pub fn memory() -> Self {
-        Self { shared: None, local: MemoryStore::default(), fallbacks: AtomicU64::new(0) }
+        Self {
+            shared: None,
+            local: MemoryStore::default(),
+            strangers: MemoryStore::default(),
+            fallbacks: AtomicU64::new(0),
+        }
     }
 
     /// Limits shared through Redis.
@@ -70,9 +77,24 @@ impl Limits {
     /// Takes all the charges or none; while Redis is away, as the policy's `on_store_failure` says. In memory the
     /// future is ready when first polled.
     pub async fn reserve(&self, policy: &RateLimitPolicy, charges: &[Charge], now_ms: u64) -> Verdict {
-        let Some(shared) = &self.shared else { return self.local.take(charges, now_ms) };
+        self.reserve_in(&self.local, policy, charges, now_ms).await
+    }
+
+    /// The same for requests of nobody that was verified, whose keys are of their own choice.
+    pub async fn reserve_for_strangers(&self, policy: &RateLimitPolicy, charges: &[Charge], now_ms: u64) -> Verdict {
+        self.reserve_in(&self.strangers, policy, charges, now_ms).await
+    }
+
+    async fn reserve_in(
+        &self,
+        local: &MemoryStore,
+        policy: &RateLimitPolicy,
+        charges: &[Charge],
+        now_ms: u64,
+    ) -> Verdict {
+        let Some(shared) = &self.shared else { return local.take(charges, now_ms) };
         match shared.reserve(charges, now_ms).await {
-            Verdict::Unavailable => self.fall_back(policy, charges, now_ms),
+            Verdict::Unavailable => self.fall_back(local, policy, charges, now_ms),
             verdict => verdict,
         }
     }
@@ -103,11 +125,11 @@ impl Limits {
             mode: self.mode(),
             redis: self.shared.as_ref().map(RedisStore::stats).unwrap_or_default(),
             fallbacks: self.fallbacks.load(Ordering::Relaxed),
-            buckets: self.local.len(),
+            buckets: self.local.len() + self.strangers.len(),
         }
     }
 
-    fn fall_back(&self, policy: &RateLimitPolicy, charges: &[Charge], now_ms: u64) -> Verdict {
+    fn fall_back(&self, local: &MemoryStore, policy: &RateLimitPolicy, charges: &[Charge], now_ms: u64) -> Verdict {
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
         match policy.on_store_failure {
             OnStoreFailure::Deny => Verdict::Unavailable,
@@ -116,7 +138,7 @@ impl Limits {
                 let share = |limit: u32| (limit / policy.replicas.max(1)).max(1).min(limit);
                 let charges: Charges =
                     charges.iter().map(|charge| Charge { limit: share(charge.limit), ..charge.clone() }).collect();
-                self.local.take(&charges, now_ms)
+                local.take(&charges, now_ms)
             }
         }
     }
@@ -144,6 +166,26 @@ mod tests {
         let url = Secret::new("redis://127.0.0.1:1");
         let settings = redis::Settings { url, timeout: Duration::from_millis(25), prefix: "p".into() };
         Limits::redis(RedisStore::new(redis::Connection::open(&settings).expect("valid"), &settings))
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_strangers_leaves_room_for_others() {
+        let limits = Limits::memory();
+        let policy = policy(OnStoreFailure::Deny, 1);
+        let of = |number: u64| {
+            let mut charges = charges(5);
+            charges[0].key.principal = Digest::of(&[&number.to_be_bytes()]);
+            charges
+        };
+        let mut full = 0;
+        for stranger in 0..200_000 {
+            let verdict = limits.reserve_for_strangers(&policy, &of(stranger), 0).await;
+            full += u32::from(verdict != Verdict::Admitted);
+        }
+        assert!(full > 0, "the flood was too small");
+        for known in 0..1000 {
+            assert_eq!(limits.reserve(&policy, &of(known), 0).await, Verdict::Admitted);
+        }
     }
 
     #[tokio::test]

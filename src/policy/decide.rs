@@ -1,9 +1,10 @@
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
-use crate::base::{Context, Principal};
+use crate::base::{Context, Principal, percent_decoded};
 use crate::policy::{
     AuthMode, Body, Charge, Charges, Credential, Decision, Denial, Facts, HttpMethod, LocalAnswer, MediaType, Outcome,
-    PatternSet, RateKey, Reason, Rule, RuleSite, ScopeMap, Server, ServerKind, Snapshot, Window,
+    PatternSet, ProtocolHeaders, RateKey, Reason, Rule, RuleSite, ScopeMap, Server, ServerKind, Snapshot, Window,
 };
 use crate::protocol::{Arguments, Envelope, Method, MethodClass, Params, Refusal};
 
@@ -11,6 +12,8 @@ const WINDOW: Window = Window::FromFirstHit { seconds: 60 };
 const WRITE_PREFIX: &str = "evo.write.";
 const MAX_NAME_BYTES: usize = 128;
 const MAX_URI_BYTES: usize = 2048;
+/// Rounds of percent-decoding after which a URI that still changes counts as hiding something.
+const MAX_URI_DECODINGS: usize = 4;
 
 /// The server part of the key of the bucket over everything.
 static EVERY_SERVER: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("*"));
@@ -202,7 +205,8 @@ fn check_shape<'a>(envelope: &'a Envelope<'_>, method: Option<Method>) -> Result
         }
         // What is completed is part of a prompt or resource, and told to those who may have it.
         Some(Method::CompletionComplete) => match (envelope.ref_name.as_deref(), envelope.ref_uri.as_deref()) {
-            (None, None) => Ok(Target::None),
+            // Nobody can say what a reference of another kind is part of.
+            (None, None) => Err(builtin(Reason::BadParams, "params.ref")),
             (Some(name), None) if is_name(name) => Ok(Target::Prompt(name)),
             (Some(_), _) => Err(builtin(Reason::NameInvalid, "params.ref.name")),
             (None, Some(uri)) if is_uri(uri) => Ok(Target::Resource(uri)),
@@ -219,23 +223,45 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./:-".contains(&b))
 }
 
-/// Dot segments are refused too: an upstream that resolves them would read another resource than was judged.
+/// Dot segments are refused too, however they are encoded: an upstream that resolves them would read another resource
+/// than was judged.
 fn is_uri(uri: &str) -> bool {
-    (1..=MAX_URI_BYTES).contains(&uri.len())
-        && !uri.contains(char::is_control)
-        && !uri
-            .split(['/', '\\'])
-            .any(|part| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | ".."))
+    (1..=MAX_URI_BYTES).contains(&uri.len()) && !uri.contains(char::is_control) && !has_dot_segments(uri)
 }
 
-/// Volunteered headers must say what the body says.
+fn has_dot_segments(uri: &str) -> bool {
+    let mut bytes = Cow::Borrowed(uri.as_bytes());
+    for _ in 0..MAX_URI_DECODINGS {
+        let ends = |byte: &u8| matches!(byte, b'/' | b'\\' | b'?' | b'#' | b';');
+        if bytes.split(ends).any(|part| matches!(part.trim_ascii(), b"." | b"..")) {
+            return true;
+        }
+        match percent_decoded(&bytes) {
+            Some(decoded) => bytes = Cow::Owned(decoded),
+            None => return false,
+        }
+    }
+    // What is encoded so many times hides something.
+    true
+}
+
+/// Volunteered headers must say what the body says; what the body does not say, they may not say either. The name of
+/// a task, which nothing here judges, is the upstream's to compare.
 fn check_headers(facts: &Facts<'_>, envelope: &Envelope<'_>, target: Target<'_>) -> Result<(), Denial> {
-    let same_method = facts.headers.method.is_none_or(|method| method == envelope.method);
-    let same_name = match (facts.headers.name, target) {
+    let ProtocolHeaders { version, method, name } = facts.headers;
+    let same_method = method.is_none_or(|method| method == envelope.method);
+    let same_name = match (name, target) {
         (Some(header), Target::Tool(name) | Target::Prompt(name) | Target::Resource(name)) => header == name,
-        _ => true,
+        (Some(header), Target::None) => !header.is_empty() && envelope.method.starts_with("tasks/"),
+        (None, _) => true,
     };
-    if same_method && same_name { Ok(()) } else { Err(builtin(Reason::HeaderMismatch, "headers")) }
+    let same_version = match (version, envelope.meta_version.as_deref()) {
+        (Some(header), Some(meta)) => header == meta,
+        (Some(header), None) => !header.is_empty(),
+        (None, _) => true,
+    };
+    let same = same_method && same_name && same_version;
+    if same { Ok(()) } else { Err(builtin(Reason::HeaderMismatch, "headers")) }
 }
 
 /// Deny beats allow, and what no list allows is denied. For an unknown server the global lists alone apply.

@@ -99,6 +99,14 @@ fn each_call_gets_its_decision_and_rule() {
         ("resources/read", Some("site://a"), "forward", "servers[0].allow_resources[0]"),
         ("resources/read", Some("file://a"), "resource_denied", "allow_resources"),
         ("resources/read", Some("site://a/%2E./b"), "uri_invalid", "params.uri"),
+        ("resources/read", Some("site://a/..%2fb"), "uri_invalid", "params.uri"),
+        ("resources/read", Some("site://a%5c..%5Cb"), "uri_invalid", "params.uri"),
+        ("resources/read", Some("site://a/%252e%252e/b"), "uri_invalid", "params.uri"),
+        ("resources/read", Some("site://a/..;/b"), "uri_invalid", "params.uri"),
+        ("resources/read", Some("site://a/..?b"), "uri_invalid", "params.uri"),
+        ("resources/read", Some("site://a/..%23b"), "uri_invalid", "params.uri"),
+        ("resources/read", Some("site://a/%25252525252e"), "uri_invalid", "params.uri"),
+        ("resources/read", Some("site://a/100%25%20of..it/.hid"), "forward", "servers[0].allow_resources[0]"),
         ("resources/read", None, "uri_invalid", "params.uri"),
         ("server/discover", None, "answer", ""),
         ("tools/list", None, "forward", "auth.scope_map"),
@@ -183,7 +191,8 @@ fn the_first_failing_stage_decides_and_later_ones_are_charged() {
         (None, Some("site://a"), "forward"),
         (None, Some("file://a"), "resource_denied"),
         (None, Some("site://a/../b"), "uri_invalid"),
-        (None, None, "forward"),
+        (None, Some("site://a/..%2fb"), "uri_invalid"),
+        (None, None, "bad_params"),
     ] {
         let completion = Envelope {
             ref_name: name.map(Cow::Borrowed),
@@ -196,6 +205,29 @@ fn the_first_failing_stage_decides_and_later_ones_are_charged() {
     closed.security.allow_servers = PatternSet::default();
     let denied = decide(&closed, &Facts { body: Body::Refused(&refused), ..base });
     assert_eq!(code(&denied), "server_denied", "before what is wrong with the call");
+    for (method, header, expected) in [
+        ("tools/list", "", "header_mismatch"),
+        ("tools/list", "evo.content.get", "header_mismatch"),
+        ("tasks/get", "task-1", "forward"),
+        ("tasks/get", "", "header_mismatch"),
+    ] {
+        let headers = ProtocolHeaders { name: Some(header), ..ProtocolHeaders::default() };
+        let nameless = call(method, None);
+        let decision = decide(&snapshot, &Facts { headers, ..facts(&all, Body::Call(&nameless)) });
+        assert_eq!(code(&decision), expected, "{method} {header:?}");
+    }
+    for (header, meta, expected) in [
+        ("2025-11-25", None, "forward"),
+        ("2026-07-28", Some("2026-07-28"), "forward"),
+        ("2025-06-18", Some("2026-07-28"), "header_mismatch"),
+        ("", Some("2026-07-28"), "header_mismatch"),
+        ("", None, "header_mismatch"),
+    ] {
+        let headers = ProtocolHeaders { version: Some(header), ..ProtocolHeaders::default() };
+        let versioned = Envelope { meta_version: meta.map(Cow::Borrowed), ..call("tools/list", None) };
+        let decision = decide(&snapshot, &Facts { headers, ..facts(&all, Body::Call(&versioned)) });
+        assert_eq!(code(&decision), expected, "{header:?} {meta:?}");
+    }
     let headers = ProtocolHeaders { method: Some("tools/list"), ..ProtocolHeaders::default() };
     let contradicted = decide(&snapshot, &Facts { headers, ..facts(&all, Body::Call(&good)) });
     assert_eq!(code(&contradicted), "header_mismatch");

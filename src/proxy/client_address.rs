@@ -72,6 +72,9 @@ pub fn forwarded_headers(headers: &mut HeaderMap, peer: IpAddr, client: IpAddr, 
         "x-client-ip",
         "true-client-ip",
         "client-ip",
+        "x-cluster-client-ip",
+        "x-forwarded",
+        "forwarded-for",
     ] {
         headers.remove(name);
     }

@@ -29,6 +29,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use crate::proxy::framing::Framing;
 use crate::proxy::gate::Place;
 use crate::proxy::loan::Loan;
+use crate::proxy::pace::Pace;
 use crate::proxy::settings::Timeouts;
 
 /// Read at once: at first, since most requests are small, and while a body fills it.
@@ -58,11 +59,14 @@ pub struct Connection {
     used: bool,
     /// Ends a wait for a header. It is not set anew for each: it may be early, and is then set again.
     timer: Pin<Box<Sleep>>,
+    body_timeout: Duration,
     write_stall: Duration,
     /// Runs while a write makes no progress.
     stalled: Option<Pin<Box<Sleep>>>,
     /// While Pingora has it: what it may read.
     loan: Loan,
+    /// How fast the client must send that request's body.
+    pace: Option<Pace>,
     _place: Place,
 }
 
@@ -92,9 +96,11 @@ impl Connection {
             keepalive: timeouts.keepalive,
             used: false,
             timer: Box::pin(sleep(timeouts.header)),
+            body_timeout: timeouts.body,
             write_stall: timeouts.write_stall + STALL_MARGIN,
             stalled: None,
             loan: Loan::new(Bytes::new(), Framing::Done, false),
+            pace: None,
             _place: place,
         }
     }
@@ -240,6 +246,7 @@ impl Connection {
 
     /// Makes Pingora read this request, and no further.
     pub fn lend(&mut self, loan: Loan) {
+        self.pace = loan.has_body().then(|| Pace::new(self.body_timeout));
         self.loan = loan;
     }
 
@@ -247,6 +254,7 @@ impl Connection {
     #[must_use]
     pub fn taken_back(&mut self) -> bool {
         self.used = true;
+        self.pace = None;
         self.loan.is_whole()
     }
 
@@ -286,10 +294,19 @@ impl AsyncRead for Connection {
         if at_hand > 0 {
             buf.put_slice(&this.input[..at_hand]);
         } else {
-            ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+            match Pin::new(&mut this.socket).poll_read(cx, buf) {
+                Poll::Ready(done) => done?,
+                Poll::Pending => {
+                    let Some(pace) = &mut this.pace else { return Poll::Pending };
+                    return pace.poll_over(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
         }
         let read = &buf.filled()[before..];
         let Some(own) = this.loan.take(read) else { return Poll::Ready(Err(io::ErrorKind::InvalidData.into())) };
+        if let Some(pace) = &mut this.pace {
+            pace.came(own);
+        }
         if at_hand > 0 {
             this.input.advance(own);
         } else {

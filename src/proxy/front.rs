@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -94,6 +95,7 @@ impl ProxyHttp for Front {
         use pingora::{ErrorSource, ErrorType};
         let status = match (error.esource(), error.etype()) {
             (ErrorSource::Downstream, ErrorType::ReadTimedout) => 408,
+            (ErrorSource::Downstream, ErrorType::ReadError) if is_slow(error) => 408,
             (ErrorSource::Downstream, ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError) => 0,
             (ErrorSource::Downstream, _) => 400,
             (_, ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout) => 504,
@@ -128,23 +130,53 @@ impl ProxyHttp for Front {
     }
 }
 
+/// Whether the client did not send its body fast enough.
+fn is_slow(error: &pingora::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::TimedOut)
+}
+
 /// Changes headers as a plain map, and writes the changes back.
 fn edit(request: &mut RequestHeader, change: impl FnOnce(&mut http::HeaderMap)) {
     let before = &request.headers;
     let mut after = before.clone();
     change(&mut after);
-    let removed: Vec<_> = before.keys().filter(|name| !after.contains_key(*name)).cloned().collect();
-    let set: Vec<_> = after
-        .iter()
-        .filter(|(name, value)| before.get(*name) != Some(*value))
-        .filter(|(name, _)| after.get_all(*name).iter().count() == 1)
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    for name in removed {
+    // All lines of a name: the first one alone may be what it should be, with others behind it.
+    let differs = |name: &&HeaderName| !before.get_all(*name).iter().eq(after.get_all(*name).iter());
+    let added = after.keys().filter(|name| !before.contains_key(*name));
+    let changed: Vec<HeaderName> = before.keys().chain(added).filter(differs).cloned().collect();
+    for name in changed {
         request.remove_header(&name);
+        for value in after.get_all(&name) {
+            // The map held a valid name and value.
+            let _ = request.append_header(name.clone(), value.clone());
+        }
     }
-    for (name, value) in set {
-        // The map held a valid name and value.
-        let _ = request.insert_header(name, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_was_changed_is_all_that_is_left_of_a_name() {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in [("x-real-ip", "1.1.1.1"), ("x-real-ip", "6.6.6.6"), ("a", "1"), ("a", "2"), ("b", "1")] {
+            request.append_header(name, value).unwrap();
+        }
+        edit(&mut request, |headers| {
+            headers.insert("x-real-ip", HeaderValue::from_static("1.1.1.1"));
+            headers.append("b", HeaderValue::from_static("2"));
+            headers.insert("c", HeaderValue::from_static("3"));
+        });
+        let lines: Vec<_> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let expected = [("x-real-ip", "1.1.1.1"), ("a", "1"), ("a", "2"), ("b", "1"), ("b", "2"), ("c", "3")];
+        assert_eq!(lines.len(), expected.len(), "{lines:?}");
+        assert!(expected.iter().all(|line| lines.contains(line)), "{lines:?}");
+        edit(&mut request, |headers| drop(headers.remove("a")));
+        assert!(!request.headers.contains_key("a"));
     }
 }

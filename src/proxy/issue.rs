@@ -129,10 +129,10 @@ impl Call<'_> {
         self.bytes_in = body.len() as u64;
         let Form { username, password } = form::read(form, &body).ok_or(Refused::NameMissing)?;
         let username = username.filter(|name| !name.trim().is_empty()).ok_or(Refused::NameMissing)?;
-        self.charge(&[b"token-account", username.as_bytes()], rules.account_per_minute, now_ms).await?;
         if username.len() > MAX_NAME || username.chars().any(char::is_control) {
             return Err(Refused::UnknownUser);
         }
+        self.charge(&[b"token-account", username.as_bytes()], rules.account_per_minute, now_ms).await?;
         let Some(secret) = policy.auth.secrets.first() else {
             event::internal_error(
                 &self.gateway.metrics,
@@ -169,7 +169,7 @@ impl Call<'_> {
         }
         let key = RateKey { principal: Digest::of(who), server: Arc::from(HANDLE), method: None };
         let charges = [Charge { key, limit, window: MINUTE }];
-        match self.gateway.limits.reserve(&self.policy.rate_limit, &charges, now_ms).await {
+        match self.gateway.limits.reserve_for_strangers(&self.policy.rate_limit, &charges, now_ms).await {
             Verdict::Admitted => Ok(()),
             Verdict::Refused { retry_after_s, .. } => {
                 Err(Refused::Reason(Reason::RateLimited, Some(retry_after_s.max(1))))

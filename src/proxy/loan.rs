@@ -63,6 +63,12 @@ impl Loan {
         self.head.is_empty() && !self.upgrades && self.body_ended()
     }
 
+    /// Whether there is a body to come, of a request that stays one.
+    #[must_use]
+    pub const fn has_body(&self) -> bool {
+        !self.upgrades && !self.body_ended()
+    }
+
     const fn body_ended(&self) -> bool {
         match &self.body {
             Body::Length(left) => *left == 0,

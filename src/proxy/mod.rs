@@ -31,6 +31,7 @@ mod ledger;
 mod loan;
 mod manager;
 mod media;
+mod pace;
 pub mod path;
 mod pool;
 mod pump;

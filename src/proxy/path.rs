@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use crate::base::percent_decoded;
 use crate::policy::{Reason, Routes};
 
 /// Longest request target, in bytes.
@@ -157,7 +158,7 @@ fn path_leads_to_reserved(routes: &Routes, path: &str) -> Result<bool, Reason> {
         if reading_is_reserved(routes, &bytes) {
             return Ok(true);
         }
-        match decode_once(&bytes) {
+        match percent_decoded(&bytes) {
             Some(decoded) => bytes = Cow::Owned(decoded),
             None => return Ok(false),
         }
@@ -167,12 +168,17 @@ fn path_leads_to_reserved(routes: &Routes, path: &str) -> Result<bool, Reason> {
 
 /// Whether the query carries a path: Evolution takes `q` as the path when there is one.
 fn query_leads_to_reserved(routes: &Routes, query: &str) -> bool {
-    if query.is_empty() {
-        return false;
-    }
-    query.split(['&', ';']).any(|pair| {
+    !query.is_empty()
+        && [&['&'][..], &['&', ';']]
+            .iter()
+            .any(|marks| path_is_named(query, marks, |value| value_is_reserved(routes, value)))
+}
+
+/// Whether a parameter that names the path has a value of this kind, when parameters end at these marks.
+fn path_is_named(parameters: &str, marks: &[char], kind: impl Fn(&str) -> bool) -> bool {
+    parameters.split(marks).any(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        names_the_path(name) && value_is_reserved(routes, value)
+        names_the_path(name) && kind(value)
     })
 }
 
@@ -180,7 +186,7 @@ fn query_leads_to_reserved(routes: &Routes, query: &str) -> bool {
 fn names_the_path(name: &str) -> bool {
     let mut bytes = name.as_bytes().to_vec();
     for _ in 0..MAX_DECODINGS {
-        match decode_once(&bytes) {
+        match percent_decoded(&bytes) {
             Some(decoded) => bytes = decoded,
             None => break,
         }
@@ -200,7 +206,7 @@ fn value_is_reserved(routes: &Routes, value: &str) -> bool {
         if has_overlong(&bytes) || reading_is_reserved(routes, &clean) || reading_is_reserved(routes, &bytes[..cut]) {
             return true;
         }
-        match decode_once(&bytes) {
+        match percent_decoded(&bytes) {
             Some(decoded) => bytes = decoded,
             None => return false,
         }
@@ -208,58 +214,72 @@ fn value_is_reserved(routes: &Routes, value: &str) -> bool {
     true
 }
 
-/// Whether these bytes, decoded no further, can be read as a reserved shape.
+/// Whether these bytes, decoded no further, can be read as a reserved shape, a backslash being a slash or not.
 fn reading_is_reserved(routes: &Routes, bytes: &[u8]) -> bool {
     let text: String = String::from_utf8_lossy(bytes).chars().filter(|c| *c != char::REPLACEMENT_CHARACTER).collect();
-    let text = text.to_lowercase().replace('\\', "/");
-    if let Some((head, tail)) = text.split_once(['?', '#'])
-        && (segments_are_reserved(routes, head)
-            || tail.split('&').any(|pair| {
-                pair.trim_start_matches([' ', '+']).strip_prefix("q=").is_some_and(|q| segments_are_reserved(routes, q))
-            }))
-    {
-        return true;
-    }
-    segments_are_reserved(routes, &text)
+    let text = text.to_lowercase();
+    text_is_reserved(routes, &text) || (text.contains('\\') && text_is_reserved(routes, &text.replace('\\', "/")))
 }
 
+/// What stands behind a mark may be a query to whoever rewrites the path into one (`/index.php?q=$uri&$args`).
+fn text_is_reserved(routes: &Routes, text: &str) -> bool {
+    let reserved = |text: &str| segments_are_reserved(routes, text);
+    let heads = ['?', '#', '&'].into_iter().filter_map(|mark| text.split_once(mark)).any(|(head, _)| reserved(head));
+    let marks: [&[char]; 3] = [&['&'], &['&', ';'], &['?', '#', '&', ';']];
+    heads || reserved(text) || marks.iter().any(|marks| path_is_named(text, marks, reserved))
+}
+
+/// Whether a path can be read as a reserved shape. Layers behind us differ in what is a separator and what is a dot
+/// segment (`..;a`, `a\b/..`, `a%2fb/..`), so that no one resolution holds them all: where there is anything like a dot
+/// segment, any of the other segments may be gone in the end.
 fn segments_are_reserved(routes: &Routes, text: &str) -> bool {
     // A target that begins with two slashes reads as an authority to some URL parsers.
     let authority = text.trim_start_matches([' ', '+']).starts_with("//");
-    let mut written = Vec::with_capacity(8);
-    let mut resolved = Vec::with_capacity(8);
-    for raw in text.split('/') {
-        let segment = plain_segment(raw);
-        match segment {
-            "" | "." => {}
-            ".." => {
-                written.push(segment);
-                resolved.pop();
-            }
-            _ => {
-                written.push(segment);
-                resolved.push(segment);
-            }
-        }
-    }
-    [written, resolved].iter().any(|segments| {
-        (0..segments.len()).any(|start| {
-            let opens = start == 0 || (start == 1 && authority) || runs_script(segments[start - 1]);
+    let dots = text.split('/').any(|raw| raw.trim_start_matches(is_blank).starts_with(".."));
+    let segments: Vec<&str> =
+        text.split('/').map(plain_segment).filter(|segment| !matches!(*segment, "" | "." | "..")).collect();
+    (dots && can_become_reserved(routes, &segments))
+        || (0..segments.len()).any(|start| {
+            let opens = start == 0
+                || (start == 1 && authority)
+                || runs_script(segments[start - 1])
+                || behind_script(segments[start]).next().is_some();
             opens && is_reserved(routes, &segments[start..])
         })
-    })
+}
+
+const fn is_blank(c: char) -> bool {
+    c == '+' || c.is_whitespace()
 }
 
 /// A segment without path parameters, blanks around it and trailing dots.
 fn plain_segment(raw: &str) -> &str {
-    let blank = |c: char| c.is_whitespace() || c == '+';
-    let segment = raw.split(';').next().unwrap_or_default().trim_matches(blank);
-    if matches!(segment, "." | "..") { segment } else { segment.trim_end_matches(|c| c == '.' || blank(c)) }
+    let segment = raw.split(';').next().unwrap_or_default().trim_matches(is_blank);
+    if matches!(segment, "." | "..") { segment } else { segment.trim_end_matches(|c| c == '.' || is_blank(c)) }
 }
 
 /// Whether what follows this segment is the path that a script gets (`/index.php/…`; `/index/…` under MultiViews).
 fn runs_script(segment: &str) -> bool {
     segment == "index" || segment.contains(".ph")
+}
+
+/// What a script could get as the first segment of its path where no slash stands behind its name: PHP's frameworks cut
+/// the name off the target, and take `/index.phpapi/v1` for `api/v1`. Any suffix counts, since names differ in length.
+fn behind_script(segment: &str) -> impl Iterator<Item = &str> {
+    let behind = segment.split_once(".ph").map_or("", |(_, behind)| behind);
+    behind.char_indices().map(|(at, _)| &behind[at..])
+}
+
+/// Whether the segment can be read as this word.
+fn is(segment: &str, word: &str) -> bool {
+    let same = |text: &str| text.eq_ignore_ascii_case(word) || text == word.to_lowercase();
+    same(segment) || behind_script(segment).any(same)
+}
+
+fn is_version(routes: &Routes, segment: &str) -> bool {
+    let numbered =
+        |text: &str| text.strip_prefix('v').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    is(segment, &routes.version) || numbered(segment) || behind_script(segment).any(numbered)
 }
 
 fn is_reserved(routes: &Routes, segments: &[&str]) -> bool {
@@ -268,52 +288,46 @@ fn is_reserved(routes: &Routes, segments: &[&str]) -> bool {
     }
     let Some(below) = strip(segments, &routes.base) else { return false };
     let Some((first, deeper)) = below.split_first() else { return false };
-    if *first == "token" || deeper.first() == Some(&"token") {
+    if is(first, "token") || deeper.first().is_some_and(|second| is(second, "token")) {
         return true;
     }
     if !routes.api_prefix.is_empty() {
         return strip(below, &routes.api_prefix).is_some() || strip(deeper, &routes.api_prefix).is_some();
     }
     // Without a prefix everything below the base is ours; without both, only what starts with a version.
-    !routes.base.is_empty()
-        || routes.version.is_empty()
-        || first.eq_ignore_ascii_case(&routes.version)
-        || first.strip_prefix('v').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    !routes.base.is_empty() || routes.version.is_empty() || is_version(routes, first)
+}
+
+/// Whether [`is_reserved`] holds for these segments without some of them.
+fn can_become_reserved(routes: &Routes, segments: &[&str]) -> bool {
+    if !routes.manager_prefix.is_empty() && find(segments, &routes.manager_prefix).is_some() {
+        return true;
+    }
+    let Some(below) = find(segments, &routes.base) else { return false };
+    if below.iter().any(|segment| is(segment, "token")) {
+        return true;
+    }
+    if !routes.api_prefix.is_empty() {
+        return find(below, &routes.api_prefix).is_some();
+    }
+    let ours = !routes.base.is_empty() || routes.version.is_empty();
+    below.iter().any(|segment| ours || is_version(routes, segment))
 }
 
 /// What follows `prefix` (one or more segments, or none).
 fn strip<'s, 't>(segments: &'s [&'t str], prefix: &str) -> Option<&'s [&'t str]> {
-    let mut rest = segments;
-    for part in prefix.split('/').filter(|part| !part.is_empty()) {
-        let (first, more) = rest.split_first()?;
-        if !first.eq_ignore_ascii_case(part) && *first != part.to_lowercase() {
-            return None;
-        }
-        rest = more;
-    }
-    Some(rest)
+    parts(prefix)
+        .try_fold(segments, |rest, part| rest.split_first().filter(|(first, _)| is(first, part)).map(|(_, more)| more))
 }
 
-/// One round of percent-decoding, or `None` when there is nothing to decode.
-fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
-    memchr::memchr(b'%', bytes)?;
-    let nibble = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let pair = (bytes.get(at + 1).and_then(nibble), bytes.get(at + 2).and_then(nibble));
-        match (bytes[at], pair) {
-            (b'%', (Some(high), Some(low))) => {
-                decoded.push(high << 4 | low);
-                at += 3;
-            }
-            (byte, _) => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    (decoded.len() < bytes.len()).then_some(decoded)
+/// What follows the segments of `prefix`, with any others before and between them.
+fn find<'s, 't>(segments: &'s [&'t str], prefix: &str) -> Option<&'s [&'t str]> {
+    parts(prefix)
+        .try_fold(segments, |rest, part| rest.iter().position(|segment| is(segment, part)).map(|at| &rest[at + 1..]))
+}
+
+fn parts(prefix: &str) -> impl Iterator<Item = &str> {
+    prefix.split('/').filter(|part| !part.is_empty())
 }
 
 /// Whether some character is written in more bytes than it needs (`%c0%af` for a slash).

@@ -32,11 +32,20 @@ const RESERVED: [&str; 10] = [
 
 type Transformation = (&'static str, fn(&str) -> String);
 
+/// A path without its last segment, and that segment with its slash.
+fn before_last(path: &str) -> &str {
+    &path[..path.len() - last(path).len()]
+}
+
+fn last(path: &str) -> &str {
+    &path[path.rfind('/').expect("a path")..]
+}
+
 fn each_byte(path: &str, spell: impl Fn(u8) -> String) -> String {
     format!("/{}", path[1..].bytes().map(spell).collect::<String>())
 }
 
-const TRANSFORMATIONS: [Transformation; 38] = [
+const TRANSFORMATIONS: [Transformation; 56] = [
     ("trailing slash", |p| format!("{p}/")),
     ("trailing slashes", |p| format!("{p}///")),
     ("leading slashes", |p| format!("/{p}")),
@@ -56,6 +65,24 @@ const TRANSFORMATIONS: [Transformation; 38] = [
     ("encoded index.php", |p| format!("/index%2ephp{p}")),
     ("multiviews", |p| format!("/index{p}")),
     ("other script", |p| format!("/x.php5{p}")),
+    ("glued to the script", |p| format!("/index.php{}", &p[1..])),
+    ("glued to an encoded script", |p| format!("/index.ph%70%{:02x}{}", p.as_bytes()[1], &p[2..])),
+    ("glued to another script", |p| format!("/x/a.phtml{}", &p[1..])),
+    ("glued to a script, up and down", |p| format!("/x/../INDEX.PHP7{}", &p[1..])),
+    ("no dots to some", |p| format!("{}/..;a/..{}", before_last(p), last(p))),
+    ("no dots to some, encoded", |p| format!("{}/..%3ba/..{}", before_last(p), last(p))),
+    ("no dots to some but for a plus", |p| format!("{}/..+/..{}", before_last(p), last(p))),
+    ("one segment to some, by a backslash", |p| format!("/a\\b/..{p}")),
+    ("one segment to some, by an encoded backslash", |p| format!("/a%5cb/%2e%2e{p}")),
+    ("one segment to some, by an encoded slash", |p| format!("/a%2fb/%2e%2e{p}")),
+    ("q behind an ampersand", |p| format!("/x&q={p}")),
+    ("q behind an encoded ampersand", |p| format!("/x%26q={}", &p[1..])),
+    ("q array behind an ampersand", |p| format!("/x&q[]={p}")),
+    ("q behind a semicolon", |p| format!("/x;%20q={p}")),
+    ("an ampersand behind it", |p| format!("{p}&")),
+    ("an encoded ampersand and more behind it", |p| format!("{p}%26x;y")),
+    ("q whose name ends at a NUL", |p| format!("/index.php?q%00;={}", &p[1..])),
+    ("q with path parameters", |p| format!("/?q={}", p.replace('/', ";a/"))),
     ("q", |p| format!("/index.php?q={}", &p[1..])),
     ("q with slash", |p| format!("/?q={p}")),
     ("Q", |p| format!("/?a=b&Q={p}")),
@@ -184,7 +211,14 @@ fn no_spelling_of_a_reserved_shape_reaches_the_cms() {
         }
     }
     assert!(spellings >= 200);
-    for target in ["/api/v1/%6dcp/x", "/api/v1/m%ffcp/x", "/api/v1/mcp/%2e%2e/x", "/api/v1/mcp/", "/api/v1/mcp./x"] {
+    for target in [
+        "/api/v1/%6dcp/x",
+        "/api/v1/m%ffcp/x",
+        "/api/v1/mcp/%2e%2e/x",
+        "/api/v1/mcp/",
+        "/api/v1/mcp./x",
+        "/api/v\\1/mcp/x",
+    ] {
         assert_eq!(route(&routes, target), Ok(Route::Reserved), "{target}");
     }
 }
@@ -210,6 +244,13 @@ fn the_cms_keeps_its_own_paths() {
         "http://host",
         "http://host?x=1",
         "/x?next=/api/v1/mcp/content",
+        "/x/../y/style.css",
+        "/api/docs/../v1/users",
+        "/index.php5",
+        "/about.photos/mcp",
+        "/fish&chips",
+        "/fish&q=chips",
+        "/x..y/api/v1/mcp/content",
         "/x?qx=/api/v1/mcp/content&x%00q=/api/v1/mcp/content",
     ];
     for target in targets {

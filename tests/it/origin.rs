@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Next, Request, Sidecar, Token, Upstream};
+use crate::harness::{Client, Next, Request, Sidecar, Start, Token, Upstream};
 
 const SOON: Duration = Duration::from_secs(20);
 const LARGE: usize = 64 << 20;
@@ -15,6 +15,10 @@ const SMALL_KIB: u64 = 24 * 1024;
 
 /// A site that serves one connection as told; the sidecar before it.
 fn before(site: impl FnOnce(TcpStream, Vec<u8>) + Send + 'static) -> (Sidecar, JoinHandle<()>) {
+    behind(Sidecar::start(), site)
+}
+
+fn behind(start: Start, site: impl FnOnce(TcpStream, Vec<u8>) + Send + 'static) -> (Sidecar, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("is bound");
     let thread = std::thread::spawn(move || {
@@ -28,8 +32,7 @@ fn before(site: impl FnOnce(TcpStream, Vec<u8>) + Send + 'static) -> (Sidecar, J
         }
         site(stream, head);
     });
-    let sidecar = Sidecar::start().set(format!("cms.url=\"http://{address}\"")).go();
-    (sidecar, thread)
+    (start.set(format!("cms.url=\"http://{address}\"")).go(), thread)
 }
 
 const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -192,6 +195,70 @@ fn a_chunked_upload_with_a_go_ahead_reaches_the_site() {
     client.send(b"5\r\nhello\r\n0\r\n\r\n");
     assert_eq!(client.response(false).status, 204);
     site.join().expect("the site got it");
+    sidecar.finish();
+}
+
+#[test]
+fn of_a_header_that_tells_the_client_only_ours_reaches_the_site() {
+    let (report, heads) = mpsc::channel();
+    let (sidecar, site) = before(move |mut stream, head| {
+        let _ = report.send(String::from_utf8(head).expect("ASCII").to_ascii_lowercase());
+        stream.write_all(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").expect("writes");
+    });
+    let mut request = Request::new("GET", "/page");
+
+    let telling = [
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-real-ip", "127.0.0.1"),
+        ("x-forwarded-host", "127.0.0.1"),
+        ("x-forwarded-proto", "http"),
+    ];
+    // The first line is what it should be.
+    for (name, own) in telling {
+        request = request.header(name, own).header(name, "6.6.6.6");
+    }
+    for name in ["Forwarded", "X-Forwarded", "Forwarded-For", "Client-IP", "X-Cluster-Client-IP", "X_Forwarded_For"] {
+        request = request.header(name, "6.6.6.6");
+    }
+    assert_eq!(sidecar.send(&request).status, 204);
+    let head = heads.recv_timeout(SOON).expect("the site was asked");
+    assert!(!head.contains("6.6.6.6"), "{head}");
+    for (name, own) in telling {
+        let lines: Vec<&str> = head.lines().filter(|line| line.starts_with(&format!("{name}:"))).collect();
+        assert_eq!(lines, [format!("{name}: {own}")], "{head}");
+    }
+    site.join().expect("the site answered");
+    sidecar.finish();
+}
+
+#[test]
+fn a_body_that_dribbles_is_ended_and_one_that_the_site_is_slow_to_take_is_not() {
+    let start = || Sidecar::start().set("timeouts.body=\"1s\"");
+    let (sidecar, site) = behind(start(), |mut stream, _| {
+        std::thread::park_timeout(Duration::from_secs(4));
+        let mut body = vec![0; LARGE];
+        stream.read_exact(&mut body).expect("all of it comes");
+        stream.write_all(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").expect("writes");
+    });
+    let upload = Request::new("POST", "/upload").body(vec![b'x'; LARGE]);
+    assert_eq!(sidecar.send(&upload).status, 204);
+    site.join().expect("the site answered");
+    sidecar.finish();
+
+    let (sidecar, site) = behind(start(), |mut stream, _| {
+        let mut body = Vec::new();
+        let _ = stream.read_to_end(&mut body);
+        assert!(body.len() < 1000, "{} bytes", body.len());
+    });
+    let mut client = Client::connect(sidecar.mcp);
+    client.send(b"POST /dribble HTTP/1.1\r\nHost: site\r\nContent-Length: 100000\r\n\r\n");
+    let begun = Instant::now();
+    while !client.readable_within(Duration::from_millis(200)) {
+        client.send(b"x");
+        assert!(begun.elapsed() < SOON, "it goes on");
+    }
+    assert_eq!(client.head().status, 408);
+    site.join().expect("the site saw the end");
     sidecar.finish();
 }
 
