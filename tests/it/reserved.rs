@@ -43,6 +43,13 @@ fn spellings() -> Vec<String> {
         "/?q=api/v1/mcp/content",
         "/any?a=1&q=/api/v1/mcp/content",
         "/any?a=1&q%00x=/api/v1/mcp/content",
+        "/index.phpapi/v1/mcp/content",
+        "/index.ph%70emcp/content",
+        "/x&q=api/v1/mcp/content",
+        "/x%26q=emcp/content",
+        "/index.php?q%00;=api/v1/mcp/content",
+        "/api/v1/..;a/../mcp/content",
+        "/a%5cb/%2e%2e/api/v1/mcp/content",
     ];
     prefixes.iter().flat_map(|prefix| shapes.iter().map(move |shape| format!("{prefix}{shape}"))).collect()
 }
