@@ -24,6 +24,8 @@ pub enum Reason {
     StreamingDisabled,
     ServerNotFound,
     RouteNotFound,
+    /// A session of a foreign server that was given to another caller, or by nobody.
+    SessionNotFound,
     MethodNotAllowed,
     RequestTimeout,
     PayloadTooLarge,
@@ -80,6 +82,7 @@ impl Reason {
             Self::StreamingDisabled,
             Self::ServerNotFound,
             Self::RouteNotFound,
+            Self::SessionNotFound,
             Self::MethodNotAllowed,
             Self::RequestTimeout,
             Self::PayloadTooLarge,
@@ -126,6 +129,7 @@ impl Reason {
             Self::StreamingDisabled => "streaming_disabled",
             Self::ServerNotFound => "server_not_found",
             Self::RouteNotFound => "route_not_found",
+            Self::SessionNotFound => "session_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::PayloadTooLarge => "payload_too_large",
@@ -169,7 +173,7 @@ impl Reason {
             | Self::ResourceDenied
             | Self::PromptDenied
             | Self::StreamingDisabled => 403,
-            Self::ServerNotFound | Self::RouteNotFound => 404,
+            Self::ServerNotFound | Self::RouteNotFound | Self::SessionNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::IdempotencyConflict => 409,
@@ -221,6 +225,7 @@ impl Reason {
             Self::StreamingDisabled => "Streaming is disabled",
             Self::ServerNotFound => "Server not found",
             Self::RouteNotFound => "No such route",
+            Self::SessionNotFound => "No such session; initialize again",
             Self::MethodNotAllowed => "Method not allowed",
             Self::RequestTimeout => "The request took too long to arrive",
             Self::PayloadTooLarge => "Payload too large",

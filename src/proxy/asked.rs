@@ -11,8 +11,10 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::headers;
 use crate::proxy::media::media_type;
 
+/// Names a session of a server, until the protocol of 2025-11-25.
+pub const SESSION_ID: &str = "mcp-session-id";
 /// Request headers that an MCP upstream gets as the client sent them; nothing else passes.
-const PASSED: [&str; 4] = ["mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"];
+const PASSED: [&str; 4] = [SESSION_ID, "mcp-protocol-version", "mcp-method", "mcp-name"];
 
 /// The headers that a call needs later, and the ids that it goes by.
 pub struct Asked {

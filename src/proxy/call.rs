@@ -15,7 +15,7 @@ use crate::policy::{
     Snapshot, Wire, decide, may_call_tools,
 };
 use crate::protocol::{self, Envelope, Id, Identity, Refused};
-use crate::proxy::asked::Asked;
+use crate::proxy::asked::{Asked, SESSION_ID};
 use crate::proxy::body::{self, ReadBody};
 use crate::proxy::budget::Share;
 use crate::proxy::exchange::Exchange;
@@ -28,6 +28,7 @@ use crate::proxy::path::{Door, SERVERS};
 use crate::proxy::pump::{self, Bounds, End};
 use crate::proxy::respond::{self, Marks};
 use crate::proxy::response::Response;
+use crate::proxy::session;
 use crate::proxy::upstream::{Answer, Uncollected, push_header};
 use crate::telemetry::{UpstreamFailure, event};
 
@@ -77,6 +78,8 @@ impl Call<'_> {
         let credential = principal.map_or_else(auth::Refusal::credential, Credential::Principal);
         let post = exchange.request().method == http::Method::POST;
         let known = self.policy.server(self.handle);
+
+        let malformed = malformed.or_else(|| self.session_of_another(known?, principal.ok()?));
 
         // Nothing is read from a caller whom the header alone refuses.
         let (input, _share) = if malformed.is_some() || principal.is_err() || !post {
@@ -145,6 +148,15 @@ impl Call<'_> {
                 self.forward(exchange, permit, slot, principal, &id, bytes, &trail).await;
             }
         }
+    }
+
+    /// Whether the caller presents a session that a foreign server gave to somebody else. Our executor keeps none.
+    fn session_of_another(&self, server: &Server, caller: &Principal) -> Option<Reason> {
+        let bound =
+            self.asked.passed.iter().find(|(name, _)| *name == SESSION_ID).map(|(_, value)| value.as_bytes())?;
+        let ours = self.gateway.targets.get(&server.upstream).is_some_and(|target| target.upstream().identity);
+        let own = ours || session::unbind(&self.policy.auth.secrets, &server.handle, caller, bound).is_some();
+        (!own).then_some(Reason::SessionNotFound)
     }
 
     /// What is wrong with the headers of a request on the API's routes.
@@ -224,6 +236,7 @@ impl Call<'_> {
         record.rule = denial.rule.name();
         // What is charged to nobody can be caused without end.
         let free = principal.is_none()
+            || matches!(denial.rule, Rule::Builtin("request"))
             || matches!(denial.reason, Reason::RateLimited | Reason::ScopeDenied | Reason::Forbidden);
         if !self.policy.logging.audit_enabled {
             // Switched off by the policy.
@@ -258,10 +271,16 @@ impl Call<'_> {
         let mut head = target.head(&server.handle, body.len());
         push_header(&mut head, "X-Trace-Id", self.asked.trace_id.as_bytes());
         push_header(&mut head, "X-Request-Id", self.asked.request_id.as_bytes());
+        let ours = target.upstream().identity;
+        let secrets = &self.policy.auth.secrets;
         for (name, value) in &self.asked.passed {
-            push_header(&mut head, name, value.as_bytes());
+            let value = match *name == SESSION_ID && !ours {
+                true => session::unbind(secrets, &server.handle, principal, value.as_bytes()).unwrap_or_default(),
+                false => value.as_bytes(),
+            };
+            push_header(&mut head, name, value);
         }
-        if target.upstream().identity {
+        if ours {
             let identity = self.identity(&server, principal);
             let now_s = self.gateway.clock.now_ms() / 1000;
             let (identity, signature) = protocol::sign_identity(&identity, body, target.upstream().key.as_ref(), now_s);
@@ -286,10 +305,11 @@ impl Call<'_> {
                 let failed = (Reason::StreamingDisabled, UpstreamFailure::Garbage);
                 return Box::pin(self.fail(exchange, ledger, failed, id, sent)).await;
             }
-            return Box::pin(self.stream(exchange, answer, ledger, &server, principal, id)).await;
+            let header = self.response(answer.head(), true, &server, (!ours).then_some(principal));
+            return Box::pin(self.stream(exchange, answer, header, ledger, &server, principal, id)).await;
         }
-        let ours = target.upstream().identity;
-        let Some(whole) = while_client_stays(exchange, &server, self.whole(&mut answer, &server, ours)).await else {
+        let caller = (!ours).then_some(principal);
+        let Some(whole) = while_client_stays(exchange, &server, self.whole(&mut answer, &server, caller)).await else {
             exchange.close();
             return ledger.close(0, 0, End::ClientGone.detail()).await;
         };
@@ -306,15 +326,15 @@ impl Call<'_> {
         }
     }
 
-    /// A plain answer: read whole, capped, its header reduced to what may pass. `ours`: of our executor, which judges
-    /// once more. The share keeps its bytes counted until they are written.
+    /// A plain answer: read whole, capped, its header reduced to what may pass; for this caller of a foreign server, or
+    /// of our executor, which judges once more. The share keeps its bytes counted until they are written.
     async fn whole(
         &self,
         answer: &mut Answer,
         server: &Server,
-        ours: bool,
+        caller: Option<&Principal>,
     ) -> Result<(Response, Bytes, Share), (Reason, UpstreamFailure)> {
-        let refused = ours && matches!(answer.head().status, 403 | 413);
+        let refused = caller.is_none() && matches!(answer.head().status, 403 | 413);
         if !refused && !matches!(answer.head().status, 200 | 202 | 400 | 404) {
             return Err(failed(UpstreamFailure::Garbage));
         }
@@ -331,15 +351,19 @@ impl Call<'_> {
         if refused {
             return Err((refusal(answer.head().status, &bytes), UpstreamFailure::Garbage));
         }
-        Ok((self.response(answer.head(), false), bytes, share))
+        Ok((self.response(answer.head(), false, server, caller), bytes, share))
     }
 
-    /// The header of an answer: what may pass of the upstream's, and our marks. A stream has its own of some.
-    fn response(&self, upstream: &Head, streams: bool) -> Response {
+    /// The header of an answer: what may pass of the upstream's, and our marks. A stream has its own of some. A foreign
+    /// server's session is given to this caller alone.
+    fn response(&self, upstream: &Head, streams: bool, server: &Server, caller: Option<&Principal>) -> Response {
         let mut response = Response::new(upstream.status);
         let mut cached = streams;
         for (name, value) in &upstream.passed {
-            if !(streams && (name == CONTENT_TYPE || name == CACHE_CONTROL)) {
+            if let (Some(caller), SESSION_ID) = (caller, name.as_str()) {
+                let secrets = &self.policy.auth.secrets;
+                response.set(SESSION_ID, &session::bind(secrets, &server.handle, caller, value.as_bytes()));
+            } else if !(streams && (name == CONTENT_TYPE || name == CACHE_CONTROL)) {
                 response.set(name.as_str(), value.as_bytes());
                 cached |= name == CACHE_CONTROL;
             }
@@ -351,16 +375,17 @@ impl Call<'_> {
         response
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of one permitted call, each used once")]
     async fn stream(
         &self,
         exchange: &mut Exchange,
         answer: Answer,
+        mut response: Response,
         mut ledger: Ledger<'_, '_>,
         server: &Server,
         principal: &Principal,
         id: &Id<'_>,
     ) {
-        let mut response = self.response(answer.head(), true);
         response.set("Content-Type", b"text/event-stream");
         response.set("Cache-Control", b"no-cache, no-transform");
         response.set("X-Accel-Buffering", b"no");

@@ -15,7 +15,7 @@ use crate::policy::{
     decide,
 };
 use crate::protocol::{self, Id};
-use crate::proxy::asked::Asked;
+use crate::proxy::asked::{Asked, SESSION_ID};
 use crate::proxy::body::{self, ReadBody};
 use crate::proxy::call::{Call, Who, failed, refusal};
 use crate::proxy::exchange::Exchange;
@@ -167,7 +167,7 @@ async fn submit(
     let mut head = target.head(&format!("{}/dispatch", server.handle), body.len());
     push_header(&mut head, "X-Trace-Id", call.asked.trace_id.as_bytes());
     push_header(&mut head, "X-Request-Id", call.asked.request_id.as_bytes());
-    for (name, value) in call.asked.passed.iter().filter(|(name, _)| *name == "mcp-session-id") {
+    for (name, value) in call.asked.passed.iter().filter(|(name, _)| *name == SESSION_ID) {
         push_header(&mut head, name, value.as_bytes());
     }
     if let Some(key) = key {

@@ -40,6 +40,7 @@ mod request;
 mod respond;
 mod response;
 mod server;
+mod session;
 pub mod settings;
 mod upstream;
 

@@ -25,6 +25,7 @@ mod presets;
 mod reload;
 mod reserved;
 mod secrets;
+mod session;
 mod settings;
 mod sse;
 mod tls;
