@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::policy::{InvalidPattern, Pattern};
@@ -165,7 +167,7 @@ impl Settings {
         Some(patterns)
     }
 
-    /// A list of words, or one word, where more of them never allow more.
+    /// A list of words, or one word, where more of them never allow more; each once.
     pub fn words(&mut self, name: &str, notes: &mut Notes) -> Option<Vec<String>> {
         let value = self.take(name)?;
         let items = match value {
@@ -174,7 +176,9 @@ impl Settings {
             Value::Object(map) => map.into_iter().map(|(_, item)| item).collect(),
             other => vec![other],
         };
-        Some(texts(items, &self.named(name), notes))
+        let mut seen = HashSet::new();
+        let words = texts(items, &self.named(name), notes).into_iter();
+        Some(words.filter(|word| seen.insert(word.clone())).collect())
     }
 
     /// Patterns of what is denied; those that no name can match are left out.

@@ -41,6 +41,15 @@ fn servers_that_php_left_out_are_not_served() {
 }
 
 #[test]
+fn a_tool_that_php_named_twice_is_named_once() {
+    let mut server = content();
+    server["tool_names"] = json!(["find", "*", "find", "*"]);
+    let made = made(json!({}), Some(json!({"servers": [server]})));
+    assert!(made.text.contains("tool_names = [\"find\", \"*\"]"), "{}", made.text);
+    load(&made);
+}
+
+#[test]
 fn a_registry_without_servers_makes_a_policy_that_says_so() {
     for registry in [json!({}), json!({"servers": []}), json!({"servers": "content"}), json!({"servers": null})] {
         let made = made(json!({}), Some(registry));
