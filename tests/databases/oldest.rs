@@ -29,6 +29,22 @@ impl Place {
     fn site(&self) -> Site {
         Site::over(self.name, &self.settings, (None, None))
     }
+
+    fn url(&self) -> &str {
+        std::str::from_utf8(self.settings.url.expose()).expect("a URL")
+    }
+
+    /// User 1 may use the manager, and the tools in it.
+    async fn let_in(&self, database: &str) {
+        let statements = format!(
+            "UPDATE {PREFIX}user_attributes SET role = 1, blockeduntil = 0 WHERE id = 1; \
+             INSERT INTO {PREFIX}role_permissions (id, permission, role_id) VALUES (10, 'access_permissions', 1)"
+        );
+        match &self.keep {
+            (Some(server), _) => server.run(database, &statements).await,
+            (None, _) => run_sqlite(self.url().trim_start_matches("sqlite://").as_ref(), &statements).await,
+        }
+    }
 }
 
 async fn everywhere(database: &str) -> Vec<Place> {
@@ -115,10 +131,12 @@ async fn permissions_come_and_go() {
 
 #[tokio::test]
 async fn its_users_are_known_by_what_it_has() {
-    for site in sites(&everywhere("oldest_users").await) {
-        let name = site.name;
-        let user = site.pool.user(2, 1_700_000_000).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(user, None, "{name}: without a role");
+    for place in everywhere("oldest_users").await {
+        place.let_in("oldest_users").await;
+        let (site, name) = (place.site(), place.name);
+        let user = site.pool.user(1, 1_700_000_000).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let user = user.unwrap_or_else(|| panic!("{name}: nobody"));
+        assert_eq!((user.role, user.permissions.len()), (1, 4), "{name}: {user:?}");
         assert_eq!(site.pool.session_user(SESSION, 0).await.expect("nothing is wrong"), None, "{name}");
         assert!(site.pool.token_user(SESSION, "2023-11-14 22:13:20").await.is_err(), "{name}: it has no such tokens");
         let mut reader = site.pool.reader().await.expect("it answers");
@@ -134,22 +152,12 @@ fn its_managers_call_tools_with_their_sessions() {
     let session = "mgrValidated|i:1;usertype|s:7:\"manager\";mgrInternalKey|i:1;";
     std::fs::write(directory.path().join(format!("sess_{SESSION}")), session).expect("is written");
     for place in runtime.block_on(everywhere("oldest_managers")) {
-        let statements = format!(
-            "UPDATE {PREFIX}user_attributes SET role = 1, blockeduntil = 0 WHERE id = 1; \
-             INSERT INTO {PREFIX}role_permissions (id, permission, role_id) VALUES (10, 'access_permissions', 1)"
-        );
-        let url = std::str::from_utf8(place.settings.url.expose()).expect("a URL").to_owned();
-        runtime.block_on(async {
-            match &place.keep {
-                (Some(server), _) => server.run("oldest_managers", &statements).await,
-                (None, _) => run_sqlite(url.trim_start_matches("sqlite://").as_ref(), &statements).await,
-            }
-        });
+        runtime.block_on(place.let_in("oldest_managers"));
         let sidecar = Sidecar::start()
             .policy("manager.sources", vec!["session_file"])
             .policy("manager.cookie", "evo_session")
             .set(format!("executor.manager.session_dir={:?}", directory.path()))
-            .set(format!("database.url={url:?}"))
+            .set(format!("database.url={:?}", place.url()))
             .go();
         let params = json!({"name": "evo.content.search", "arguments": {"limit": 2}});
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
