@@ -156,33 +156,17 @@ impl Permissions {
             }
         };
         for (key, name, lang_key) in PERMISSIONS {
+            let mut cells = vec![
+                ("name", Cell::Text(name)),
+                ("lang_key", Cell::Text(lang_key)),
+                ("group_id", Cell::Number(group)),
+                ("disabled", Cell::Number(0)),
+            ];
             if self.ids("permissions", "key", key, "id").await?.is_empty() {
-                let cells = vec![
-                    ("name", Cell::Text(name)),
-                    ("key", Cell::Text(key)),
-                    ("lang_key", Cell::Text(lang_key)),
-                    ("group_id", Cell::Number(group)),
-                    ("disabled", Cell::Number(0)),
-                ];
+                cells.push(("key", Cell::Text(key)));
                 self.insert("permissions", cells).await?;
             } else {
-                let sql = format!(
-                    "UPDATE {} SET {} = {}, {} = {}, {} = {}, {} = {} WHERE {} = {}",
-                    self.table("permissions"),
-                    self.quoted("name"),
-                    self.place(1),
-                    self.quoted("lang_key"),
-                    self.place(2),
-                    self.quoted("group_id"),
-                    self.number(3),
-                    self.quoted("disabled"),
-                    self.number(4),
-                    self.quoted("key"),
-                    self.place(5)
-                );
-                let cells =
-                    [Cell::Text(name), Cell::Text(lang_key), Cell::Number(group), Cell::Number(0), Cell::Text(key)];
-                self.link.execute(sql, &cells).await?;
+                self.update("permissions", cells, ("key", key)).await?;
             }
             let mut granted = self.ids("role_permissions", "permission", key, "role_id").await?;
             for role in roles {
@@ -265,6 +249,28 @@ impl Permissions {
         }
         let sql = format!("INSERT INTO {} ({}) VALUES ({})", self.table(table), names.join(", "), places.join(", "));
         let cells: Vec<Cell> = cells.into_iter().map(|(_, cell)| cell).collect();
+        self.link.execute(sql, &cells).await
+    }
+
+    /// Changes those of these columns that the table has, in the rows in which one holds this text.
+    async fn update(
+        &mut self,
+        table: &str,
+        mut cells: Vec<(&'static str, Cell)>,
+        (column, text): (&'static str, &'static str),
+    ) -> Result<(), Error> {
+        let columns = self.link.columns(&format!("{}{table}", self.prefix)).await?;
+        cells.retain(|(column, _)| columns.iter().any(|known| known == column));
+        let sets: Vec<String> = (1..)
+            .zip(&cells)
+            .map(|(at, (column, cell))| {
+                let place = if matches!(cell, Cell::Number(_)) { self.number(at) } else { self.place(at) };
+                format!("{} = {place}", self.quoted(column))
+            })
+            .collect();
+        let held = format!("{} = {}", self.quoted(column), self.place(cells.len() + 1));
+        let sql = format!("UPDATE {} SET {} WHERE {held}", self.table(table), sets.join(", "));
+        let cells: Vec<Cell> = cells.into_iter().map(|(_, cell)| cell).chain([Cell::Text(text)]).collect();
         self.link.execute(sql, &cells).await
     }
 

@@ -3,10 +3,12 @@
 use sea_query::{Order, SelectStatement};
 
 use super::content::{Range, Search, Siblings, Sort};
+use super::engine::Engine;
 use super::model::{Filter, Listing, Model, Scalar, Test};
 use super::text::{Anchor, Cast, Comparison};
 use super::variable::{self, Found, Output, Tags};
-use super::{Dialect, Page, Tables, content, demo, model};
+use super::{Dialect, Page, Settings, Tables, content, demo, model};
+use crate::base::Secret;
 
 const PAGE: Page = Page { limit: 25, offset: 50 };
 
@@ -172,4 +174,32 @@ async fn a_demo_site_is_made_once() {
     let path = directory.path().join("new").join("site.sqlite");
     assert!(demo::create(&path, 0).await.unwrap());
     assert!(!demo::create(&path, 0).await.unwrap());
+}
+
+/// tests/databases does the same with the sessions of servers.
+#[tokio::test]
+async fn sessions_of_sqlite_refuse_to_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("site.sqlite");
+    demo::create(&path, 0).await.unwrap();
+    let url = format!("sqlite://{}", path.display());
+    for url in [url.clone(), format!("{url}?mode=rwc")] {
+        let engine = Engine::open(&Settings::new(Secret::new(url), demo::PREFIX)).unwrap();
+        for snapshot in [false, true] {
+            let mut session = engine.session().await.unwrap();
+            if snapshot {
+                session.begin().await.unwrap();
+            }
+            for statement in [
+                "INSERT INTO evo_categories (category) VALUES ('x')",
+                "UPDATE evo_site_content SET pagetitle = 'x'",
+                "DELETE FROM evo_users",
+                "DROP TABLE evo_categories",
+                "CREATE TABLE evo_other (id INT)",
+            ] {
+                let refused = session.run(statement).await.unwrap_err().to_string();
+                assert!(refused.contains("attempt to write a readonly database"), "{statement}: {refused}");
+            }
+        }
+    }
 }

@@ -3,11 +3,15 @@
 use serde_json::{Value, json};
 
 use crate::data::FIRST;
-use crate::site::{agreed, agreed_ids, everywhere};
+use crate::site::{Site, agreed, agreed_ids, everywhere};
 
 #[tokio::test]
 async fn every_content_tool_answers_the_same_everywhere() {
-    let sites = everywhere("corpus").await;
+    every_content_tool(&everywhere("corpus").await).await;
+}
+
+/// Calls of every content tool, which all of these sites answer alike.
+pub async fn every_content_tool(sites: &[Site]) {
     let known: [(&str, Value, &[i64]); 30] = [
         ("search", json!({"limit": 4}), &[1, 2, 3, 4]),
         ("search", json!({"limit": 9, "parent": 2}), &[3, 4, 5, 6, 7, 8]),
@@ -41,11 +45,7 @@ async fn every_content_tool_answers_the_same_everywhere() {
         ("next_siblings", json!({"id": 9, "limit": 9}), &[]),
     ];
     for (tool, arguments, expected) in known {
-        assert_eq!(
-            agreed_ids(&sites, &format!("evo.content.{tool}"), &arguments).await,
-            expected,
-            "{tool} {arguments}"
-        );
+        assert_eq!(agreed_ids(sites, &format!("evo.content.{tool}"), &arguments).await, expected, "{tool} {arguments}");
     }
 
     let tvs = json!(["price:d", "dirty", "word", "nothing", "content"]);
@@ -53,32 +53,32 @@ async fn every_content_tool_answers_the_same_everywhere() {
         for tool in ["descendants", "ancestors", "children", "siblings", "neighbors", "prev_siblings", "next_siblings"]
         {
             let name = format!("evo.content.{tool}");
-            agreed_ids(&sites, &name, &json!({"id": id, "limit": 100})).await;
-            agreed_ids(&sites, &name, &json!({"id": id, "limit": 3, "offset": 1, "with_tvs": tvs})).await;
+            agreed_ids(sites, &name, &json!({"id": id, "limit": 100})).await;
+            agreed_ids(sites, &name, &json!({"id": id, "limit": 3, "offset": 1, "with_tvs": tvs})).await;
         }
         for tool in ["children_range", "siblings_range"] {
             let name = format!("evo.content.{tool}");
-            agreed_ids(&sites, &name, &json!({"id": id, "from": 1, "to": 3, "limit": 100, "with_tvs": tvs})).await;
+            agreed_ids(sites, &name, &json!({"id": id, "from": 1, "to": 3, "limit": 100, "with_tvs": tvs})).await;
         }
         let name = "evo.content.get";
-        agreed(&sites, name, &json!({"id": id, "with_tvs": tvs})).await.expect("valid arguments");
+        agreed(sites, name, &json!({"id": id, "with_tvs": tvs})).await.expect("valid arguments");
     }
     for depth in 1..=6 {
         for offset in [0, 7, 200] {
             let page = json!({"limit": 100, "offset": offset, "depth": depth, "with_tvs": tvs});
-            agreed_ids(&sites, "evo.content.root_tree", &page).await;
+            agreed_ids(sites, "evo.content.root_tree", &page).await;
             let below = json!({"id": FIRST, "limit": 100, "offset": offset, "depth": depth});
-            agreed_ids(&sites, "evo.content.descendants", &below).await;
+            agreed_ids(sites, "evo.content.descendants", &below).await;
         }
     }
     for order in ["id", "pagetitle", "menuindex", "createdon", "pub_date"] {
         for direction in ["asc", "desc"] {
             for parent in [Value::Null, json!(0), json!(FIRST)] {
                 let mut call = json!({"limit": 100, "order_by": order, "order_dir": direction, "parent": parent});
-                agreed_ids(&sites, "evo.content.search", &call).await;
+                agreed_ids(sites, "evo.content.search", &call).await;
                 call["with_tvs"] = tvs.clone();
                 call["offset"] = json!(30);
-                agreed_ids(&sites, "evo.content.search", &call).await;
+                agreed_ids(sites, "evo.content.search", &call).await;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use mcp_sidecar::store::Dialect;
 
-use crate::schema::quoted;
+use crate::schema::{Age, quoted};
 
 /// Stands in every column that no tool may fetch.
 pub const SECRET: &str = "SECRET-CANARY";
@@ -120,6 +120,20 @@ pub fn insert(dialect: Dialect, prefix: &str, rows: &Rows) -> String {
     let row = |row: &Vec<Cell>| format!("({})", row.iter().map(cell).collect::<Vec<_>>().join(", "));
     let values = rows.rows.iter().map(row).collect::<Vec<_>>().join(",\n");
     format!("INSERT INTO {} ({columns}) VALUES {values};", quoted(dialect, &format!("{prefix}{}", rows.table)))
+}
+
+impl Rows {
+    /// What a version of the CMS has of it.
+    pub fn of_age(mut self, age: Age) -> Option<Self> {
+        let kept: Vec<bool> = self.columns.iter().map(|column| age.has(self.table, Some(column))).collect();
+        let mut keep = kept.iter();
+        self.columns.retain(|_| keep.next() == Some(&true));
+        for row in &mut self.rows {
+            let mut keep = kept.iter();
+            row.retain(|_| keep.next() == Some(&true));
+        }
+        age.has(self.table, None).then_some(self)
+    }
 }
 
 pub fn all() -> Vec<Rows> {

@@ -111,19 +111,33 @@ async fn a_statement_ends_after_its_time() {
     }
 }
 
+/// As the administrator, whose rights stop nothing. SQLite has no such functions; `store` tests its sessions itself.
 #[tokio::test]
 async fn sessions_refuse_to_write() {
-    for kind in [Kind::MariaDb, Kind::Postgres] {
+    let function = "CREATE FUNCTION evo_write() RETURNS INT";
+    for (kind, body) in [
+        (
+            Kind::MariaDb,
+            "MODIFIES SQL DATA BEGIN INSERT INTO evo_categories (id, category) VALUES (77, 'x'); RETURN 1; END",
+        ),
+        (Kind::Postgres, "LANGUAGE sql AS 'INSERT INTO evo_categories (id, category) VALUES (77, ''x'') RETURNING 1'"),
+    ] {
         let server = shared(kind).await;
         create(&server, "readonly", "").await;
+        server.run("readonly", &format!("{function} {body}")).await;
+        let count = async || server.number_in("readonly", "SELECT COUNT(*) FROM evo_categories").await;
+        let before = count().await;
         let pool = Pool::open(&site::settings(&server.url("readonly"))).expect("valid");
-        let writes = match kind {
-            Kind::MariaDb => "@@session.tx_read_only",
-            Kind::Postgres => "CASE current_setting('transaction_read_only') WHEN 'on' THEN 1 ELSE 0 END",
-        };
-        let statement = Query::select().expr(Expr::cust(writes)).to_owned();
-        let rows = pool.reader().await.expect("it answers").fetch(&statement).await.expect("it answers");
-        assert_eq!(rows[0].integer(0).expect("a number"), 1, "{kind:?}");
+        let write = Query::select().expr(Expr::cust("evo_write()")).to_owned();
+        for snapshot in [false, true] {
+            let mut reader = if snapshot { pool.snapshot().await } else { pool.reader().await }.expect("it answers");
+            let refused = reader.fetch(&write).await.err().expect("it only reads").to_string().to_lowercase();
+            assert!(refused.contains("read only") || refused.contains("read-only"), "{kind:?}: {refused}");
+        }
+        assert_eq!(count().await, before, "{kind:?}");
+        // What a session that may write does with it.
+        server.run("readonly", "SELECT evo_write()").await;
+        assert_eq!(count().await, before + 1, "{kind:?}");
     }
 }
 

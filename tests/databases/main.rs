@@ -18,6 +18,7 @@ mod identity;
 mod large;
 mod manager;
 mod models;
+mod oldest;
 mod permissions;
 mod queue;
 mod schema;

@@ -1,14 +1,12 @@
-//! The model catalogue: every field of every model filtered and sorted by, on every engine; and on older schemas.
+//! The model catalogue: every field of every model filtered and sorted by, on every engine.
 
-use mcp_sidecar::store::Dialect;
 use mcp_sidecar::store::model::MODELS;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::schema::LACKING;
-use crate::site::{agreed, agreed_ids, everywhere, sqlite_script};
+use crate::site::{agreed, agreed_ids, everywhere};
 
-const LIST: &str = "evo.model.list";
-const OPERATORS: [&str; 13] =
+pub const LIST: &str = "evo.model.list";
+pub const OPERATORS: [&str; 13] =
     ["=", "like", "like-r", "in", "!=", "like-l", ">", ">=", "not_in", "<", "<=", "null", "!null"];
 
 #[tokio::test]
@@ -49,27 +47,4 @@ async fn every_field_is_listed_filtered_and_sorted_the_same_everywhere() {
         json!({"where": [{"field": "locked", "op": "=", "value": 1}, {"field": "disabled", "op": "=", "value": 1}]});
     let flagged = json!({"model": "SitePlugin", "limit": 100, "filters": flagged});
     assert_eq!(agreed_ids(&sites, LIST, &flagged).await, [6, 12, 18, 24, 30]);
-}
-
-#[tokio::test]
-async fn columns_that_an_older_version_lacks_are_null() {
-    let mut script = crate::site::script(Dialect::Sqlite);
-    for (table, column) in LACKING {
-        script.push_str(&format!("ALTER TABLE evo_{table} DROP COLUMN {column};"));
-    }
-    let site = sqlite_script(&script).await;
-    for model in &MODELS {
-        let list = site.result(LIST, &json!({"model": model.name, "limit": 3})).await.expect("valid");
-        for (field, _) in model.fields {
-            let call = json!({"model": model.name, "limit": 3, "order_by": field});
-            site.result(LIST, &call).await.expect("valid");
-            let lacking = LACKING.iter().any(|(table, column)| {
-                let model = model.name.trim_start_matches("Site").to_lowercase();
-                column == field && table.replace(['_'], "").contains(&model)
-            });
-            assert!(!lacking || list["items"][0][field] == Value::Null, "{} {field}", model.name);
-        }
-    }
-    let filters = json!({"where": [{"field": "icon", "op": "like", "value": "icon"}]});
-    assert_eq!(site.ids(LIST, &json!({"model": "SiteTemplate", "limit": 9, "filters": filters})).await, [0; 0]);
 }

@@ -29,7 +29,7 @@ async fn list(site: &Site, model: &str) -> Vec<Value> {
     answer["items"].as_array().expect("a list").clone()
 }
 
-async fn rounds(name: &'static str, settings: &Settings) {
+pub async fn rounds(name: &'static str, settings: &Settings) {
     let site = Site::over(name, settings, (None, None));
     let mut rows = connect(settings).await;
     assert_eq!(rows.status().await.expect("readable"), granted(&[1, 3], &[1]), "{name}: as the site came");

@@ -10,10 +10,12 @@ use mcp_sidecar::store::queue::{
 };
 use mcp_sidecar::store::{Error, Settings};
 use sqlx::mysql::MySqlConnectOptions;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, MySqlConnection};
 
+use crate::failures::documented;
 use crate::server::{DEADLINE, Kind, Server, shared};
-use crate::site::{dialect, run_sqlite};
+use crate::site::{create, dialect, run_sqlite};
 use crate::stask;
 use mcp_sidecar::store::Dialect;
 
@@ -378,5 +380,103 @@ impl Screens for MySqlConnection {
     async fn number(&mut self, statement: &str) -> i64 {
         let statement = AssertSqlSafe(statement.to_owned());
         sqlx::query_scalar(statement).fetch_one(self).await.expect("a number")
+    }
+}
+
+/// Everything that executors, workers and operators do with a queue.
+async fn live(name: &str, queue: &Queue, server: &Server, database: &str) {
+    fn done<T>(name: &str, what: &str, answer: Result<T, Error>) -> T {
+        answer.unwrap_or_else(|error| panic!("{name}: {what}: {error}"))
+    }
+    let key = |id: &'static str| Key { id, payload_hash: "hash", trace_id: "t", ttl_ms: 60_000 };
+    let name = &*format!("{name}, {:?}", queue.driver());
+    done(name, "ready", queue.ready().await);
+    let mut ids = Vec::new();
+    for key_id in ["one", "two"] {
+        let made = done(name, "submit", queue.submit(&task("{}"), Some(key(key_id))).await);
+        let Submitted::New(id) = made else { panic!("{name}: {made:?}") };
+        ids.push(id);
+    }
+    done(name, "known", queue.submit(&task("{}"), Some(key("one"))).await);
+    let claim = done(name, "claim", queue.claim("w", LEASE).await).expect("it is due");
+    assert!(done(name, "renew", queue.renew(&claim, "w", LEASE).await));
+    let finished = Settlement::Finished { result: "1", key: Some(("one", 1)) };
+    assert!(done(name, "settle", queue.settle(&claim, "w", finished).await));
+    assert_eq!(done(name, "cancel", queue.cancel(ids[1]).await), Ok(()));
+    assert_eq!(done(name, "retry", queue.retry(ids[1]).await), Ok(()));
+    assert_eq!(done(name, "cancel", queue.cancel(ids[1]).await), Ok(()));
+    done(name, "a key alone", queue.reserve(key("three")).await);
+    done(name, "keep", queue.keep(key("three"), "1").await);
+    done(name, "a key alone", queue.reserve(key("four")).await);
+    done(name, "release", queue.release(key("four")).await);
+    if queue.driver() == Driver::Stask {
+        let foreign = "INSERT INTO evo_s_tasks (identifier, action, meta) VALUES ('emcp_dispatch', 'dispatch', '{}')";
+        server.run(database, foreign).await;
+        assert_eq!(done(name, "adopt", queue.adopt().await), 1);
+        server.run(database, "DELETE FROM evo_s_workers").await;
+        assert_eq!(done(name, "register", queue.register().await), Registration::Created);
+        server.run(database, "UPDATE evo_s_workers SET scope = ''").await;
+        assert_eq!(done(name, "register", queue.register().await), Registration::Updated);
+        let adopted = done(name, "claim", queue.claim("w", LEASE).await).expect("it is due");
+        assert!(done(name, "settle", queue.settle(&adopted, "w", Settlement::Failed { message: "no" }).await));
+    }
+    assert_eq!(done(name, "depth", queue.depth().await)[..3], [0, 0, 0], "{name}");
+    done(name, "wait", queue.oldest_wait().await);
+    done(name, "list", queue.list(None, 9).await);
+    done(name, "attempts", queue.attempts(ids[0]).await);
+    done(name, "sweep", queue.sweep().await);
+    done(name, "prune", queue.prune(Duration::ZERO).await);
+    server.run(database, "DELETE FROM evo_mcp_keys").await;
+    if queue.driver() == Driver::Stask {
+        server.run(database, "DELETE FROM evo_mcp_stask_keys").await;
+    }
+    done(name, "prune", queue.prune(Duration::ZERO).await);
+}
+
+#[tokio::test]
+async fn the_documented_rights_of_the_queue_are_enough_and_no_more() {
+    for kind in [Kind::MariaDb, Kind::Postgres] {
+        let (server, database, user) = (shared(kind).await, "queue_granted", "mcp_queue");
+        create(&server, database, "").await;
+        server.run(database, &stask::statements(dialect(kind))).await;
+        let block = async |what: &str| server.run(database, &documented(kind, what, database, user)).await;
+        let settings = Settings {
+            password: Some(Secret::new("change me")),
+            ..Settings::new(Secret::new(server.url_of(user, database)), "evo_")
+        };
+        let name = &*format!("{kind:?}");
+        let queue = |driver| Queue::open(&settings, driver).expect("valid settings");
+        block(", queue").await;
+        live(name, &queue(Driver::Own), &server, database).await;
+        assert!(queue(Driver::Stask).ready().await.is_err(), "{name}: not granted yet");
+        block(", queue of sTask").await;
+        live(name, &queue(Driver::Stask), &server, database).await;
+        // Those who come later make nothing.
+        block(", queue that is made").await;
+        for driver in [Driver::Own, Driver::Stask] {
+            live(&format!("{name}, later"), &queue(driver), &server, database).await;
+        }
+        for statement in [
+            "SELECT username FROM evo_users",
+            "SELECT id FROM evo_site_content",
+            "UPDATE evo_site_content SET pagetitle = ''",
+            "DELETE FROM evo_s_tasks",
+            "DROP TABLE evo_s_workers",
+            "CREATE TABLE evo_mcp_other (id INT)",
+        ] {
+            let refused = match kind {
+                Kind::MariaDb => {
+                    let options: MySqlConnectOptions = server.url_of(user, database).parse().expect("a URL");
+                    let mut session = options.password("change me").connect().await.expect("it answers");
+                    session.execute(statement).await.is_err()
+                }
+                Kind::Postgres => {
+                    let options: PgConnectOptions = server.url_of(user, database).parse().expect("a URL");
+                    let mut session = options.password("change me").connect().await.expect("it answers");
+                    session.execute(statement).await.is_err()
+                }
+            };
+            assert!(refused, "{name}: {statement}");
+        }
     }
 }

@@ -5,23 +5,66 @@ use mcp_sidecar::store::Dialect;
 /// One table a paragraph; a column is a name, a kind, and maybe a length and a default.
 const TABLES: &str = include_str!("schema.txt");
 
-/// What an older version of the CMS lacks.
-pub const LACKING: [(&str, &str); 3] =
-    [("site_templates", "icon"), ("site_tmplvars", "elements"), ("user_attributes", "mobilephone")];
+/// What the oldest version of the CMS lacks, and more: add-ons' tables, and each column that is not needed to say which
+/// row is meant, where it belongs, whether it is seen, and who may. Without columns, the whole table.
+pub const OLDEST: [(&str, &[&str]); 16] = [
+    ("site_content", &["hide_from_tree", "alias_visible"]),
+    ("site_content_closure", &["closure_id"]),
+    ("site_tmplvars", &["elements", "display", "rank", "locked", "createdon", "editedon", "properties"]),
+    ("site_templates", &["templatealias", "icon", "template_type", "selectable", "createdon", "editedon"]),
+    ("site_htmlsnippets", &["disabled", "createdon", "editedon"]),
+    ("site_snippets", &["disabled", "createdon", "editedon"]),
+    ("site_plugins", &["createdon", "editedon"]),
+    ("site_modules", &["icon", "createdon", "editedon"]),
+    ("categories", &["rank"]),
+    ("users", &["refresh_token", "access_token", "valid_to", "verified_key"]),
+    (
+        "user_attributes",
+        &["first_name", "last_name", "middle_name", "mobilephone", "createdon", "editedon", "verified"],
+    ),
+    ("permissions", &["disabled", "created_at", "updated_at"]),
+    ("role_permissions", &["created_at", "updated_at"]),
+    ("site_content_tags", &[]),
+    ("tags", &[]),
+    ("active_user_sessions", &[]),
+];
+
+/// Which version's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    Newest,
+    Oldest,
+}
+
+impl Age {
+    /// Whether this version has the table, or the table's column.
+    pub fn has(self, table: &str, column: Option<&str>) -> bool {
+        let lacks = |(name, columns): &(&str, &[&str])| {
+            *name == table && (columns.is_empty() || column.is_some_and(|column| columns.contains(&column)))
+        };
+        self == Self::Newest || !OLDEST.iter().any(lacks)
+    }
+}
 
 pub fn statements(dialect: Dialect, prefix: &str) -> String {
-    TABLES.trim().split("\n\n").map(|table| create(dialect, prefix, table)).collect::<Vec<_>>().join("\n")
+    of_age(Age::Newest, dialect, prefix)
+}
+
+pub fn of_age(age: Age, dialect: Dialect, prefix: &str) -> String {
+    let tables = TABLES.trim().split("\n\n").filter(|table| age.has(table.lines().next().unwrap_or_default(), None));
+    tables.map(|table| create(age, dialect, prefix, table)).collect::<Vec<_>>().join("\n")
 }
 
 pub fn quoted(dialect: Dialect, name: &str) -> String {
     if dialect == Dialect::MySql { format!("`{name}`") } else { format!("\"{name}\"") }
 }
 
-fn create(dialect: Dialect, prefix: &str, table: &str) -> String {
+fn create(age: Age, dialect: Dialect, prefix: &str, table: &str) -> String {
     let mut lines = table.lines();
     let name = lines.next().expect("a table has a name");
     let lines: Vec<Vec<&str>> = lines.map(|line| line.split_whitespace().collect()).collect();
-    let columns: Vec<String> = lines.iter().map(|words| column(dialect, words)).collect();
+    let lines = lines.iter().filter(|words| words[0] == "unique" || age.has(name, Some(words[0])));
+    let columns: Vec<String> = lines.map(|words| column(dialect, words)).collect();
     let end = if dialect == Dialect::MySql { " COLLATE utf8mb4_unicode_ci" } else { "" };
     let table = quoted(dialect, &format!("{prefix}{name}"));
     format!("CREATE TABLE {table} ({}){end};", columns.join(", "))

@@ -19,6 +19,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tower_service::Service;
 
+use crate::schema::Age;
 use crate::server::{Kind, Server, shared};
 use crate::{data, schema};
 
@@ -45,8 +46,13 @@ pub async fn everywhere(test: &str) -> Vec<Site> {
 
 /// The schema and the rows.
 pub fn script(dialect: Dialect) -> String {
-    let mut script = schema::statements(dialect, PREFIX);
-    for rows in data::all() {
+    script_of(Age::Newest, dialect)
+}
+
+/// The same as a version of the CMS has it.
+pub fn script_of(age: Age, dialect: Dialect) -> String {
+    let mut script = schema::of_age(age, dialect, PREFIX);
+    for rows in data::all().into_iter().filter_map(|rows| rows.of_age(age)) {
         script.push_str(&data::insert(dialect, PREFIX, &rows));
     }
     script
@@ -71,9 +77,13 @@ pub async fn filled(server: &Arc<Server>, database: &str, name: &'static str, op
 }
 
 pub async fn create(server: &Server, database: &str, options: &str) {
+    create_of(Age::Newest, server, database, options).await;
+}
+
+pub async fn create_of(age: Age, server: &Server, database: &str, options: &str) {
     let first = if server.kind == Kind::MariaDb { "mysql" } else { "postgres" };
     server.run(first, &format!("CREATE DATABASE {database} {options}")).await;
-    server.run(database, &script(dialect(server.kind))).await;
+    server.run(database, &script_of(age, dialect(server.kind))).await;
 }
 
 pub fn dialect(kind: Kind) -> Dialect {

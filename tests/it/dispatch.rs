@@ -193,6 +193,69 @@ fn without_a_queue_there_is_no_route_and_the_failover_answers_at_once() {
     }
 }
 
+/// A queue's database that refuses connections, and one whose directory is missing.
+#[test]
+fn while_the_queue_is_away_the_failover_is_for_calls_without_a_key() {
+    let (alice, port) = (Token::of("alice"), vacant());
+    for (failover, without_key) in [("sync", 200), ("fail", 503)] {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let missing = place.path().join("queue");
+        let file = format!("sqlite://{}", missing.join("queue.sqlite").display());
+        for url in [&format!("mysql://nobody@{port}/queue"), &file] {
+            let start = start().policy("queue.failover", failover).set("queue_worker.acquire_timeout=\"300ms\"");
+            let sidecar = start.set(format!("queue_worker.url={url:?}")).go();
+            let direct = sidecar.send(&sidecar.post("content", &alice, search(2).to_string())).json();
+            assert_eq!(direct["result"]["isError"], false, "the site's database answers: {direct}");
+
+            let keyed = dispatch(&sidecar, &alice, &search(2), Some("k"));
+            let told = (keyed.status, keyed.code());
+            assert_eq!(told, (503, Some("async_unavailable".to_owned())), "{failover}, {url}: {}", keyed.text());
+            assert!(keyed.header("retry-after").is_some());
+            let mut body = search(2);
+            body["idempotency_key"] = json!("k");
+            let keyed = dispatch(&sidecar, &alice, &body, None);
+            assert_eq!(keyed.status, 503, "{failover}, {url}, a key in the body: {}", keyed.text());
+
+            let answer = dispatch(&sidecar, &alice, &search(2), None);
+            assert_eq!(answer.status, without_key, "{failover}, {url}: {}", answer.text());
+            let answer = answer.json();
+            if without_key == 200 {
+                let fields = ["status", "task_id", "idempotency_key", "reused"].map(|field| &answer[field]);
+                let expected = [&json!("completed"), &Value::Null, &Value::Null, &json!(false)];
+                assert_eq!(fields, expected, "no key is kept, and none is promised: {answer}");
+                assert_eq!(answer["result"]["response"], direct, "{url}");
+            }
+            if url == &file {
+                std::fs::create_dir(&missing).expect("is made");
+                let back = dispatch(&sidecar, &alice, &search(2), Some("k"));
+                assert_eq!((back.status, &back.json()["reused"]), (202, &json!(false)), "{}", back.text());
+                assert_eq!(ended(&sidecar, &alice, &search(2), "k")["status"], "completed", "{failover}");
+            }
+            sidecar.finish();
+        }
+    }
+}
+
+/// Keys can be kept while no task can be made: what has a key is not run by somebody else's hand.
+#[test]
+fn a_queue_that_takes_no_task_runs_nothing_that_has_a_key() {
+    let sidecar = start().policy("queue.failover", "sync").go();
+    let alice = Token::of("alice");
+    assert_eq!(dispatch(&sidecar, &alice, &search(1), Some("before")).status, 202);
+    ended(&sidecar, &alice, &search(1), "before");
+    let full = "CREATE TRIGGER full BEFORE INSERT ON evo_mcp_tasks BEGIN SELECT RAISE(ABORT, 'full'); END";
+    crate::manager::change(&sidecar.data().join("queue.sqlite"), full);
+    let keyed = dispatch(&sidecar, &alice, &search(2), Some("k"));
+    assert_eq!((keyed.status, keyed.code().as_deref()), (503, Some("async_unavailable")), "{}", keyed.text());
+    let known = dispatch(&sidecar, &alice, &search(1), Some("before"));
+    assert_eq!((known.status, &known.json()["reused"]), (200, &json!(true)), "{}", known.text());
+    let first = dispatch(&sidecar, &alice, &search(2), None);
+    assert_eq!((first.status, &first.json()["task_id"]), (200, &Value::Null), "{}", first.text());
+    crate::manager::change(&sidecar.data().join("queue.sqlite"), "DROP TRIGGER full");
+    assert_eq!(dispatch(&sidecar, &alice, &search(2), Some("k")).status, 202, "the refusal kept no key");
+    sidecar.finish();
+}
+
 #[test]
 fn a_task_runs_by_the_policy_of_the_day_and_its_failure_is_seen() {
     let sidecar = start().set("queue_worker.inside=false").go();

@@ -90,6 +90,15 @@ impl Site {
             (row.get(0), row.get(1), serde_json::from_str(&result).expect("JSON"), row.get(3))
         })
     }
+
+    /// Who started it, and what its row says of the call.
+    fn meta(&self, id: i64) -> (Option<i64>, Value) {
+        self.wait_for(async {
+            let sql = "SELECT started_by, meta FROM evo_s_tasks WHERE id = ?";
+            let row = sqlx::query(sql).bind(id).fetch_one(&mut self.open().await).await.expect("it is there");
+            (row.get(0), serde_json::from_str(row.get(1)).expect("JSON"))
+        })
+    }
 }
 
 fn search(limit: u64) -> Value {
@@ -149,6 +158,65 @@ fn a_call_waits_in_stasks_table_until_a_worker_has_run_it() {
     assert_eq!(site.work(&sidecar), "adopted 0, processed 1: forged 1");
     assert_eq!((site.row(second).0, &*site.row(second).1), (100, "The task was not made here"));
     sidecar.finish();
+}
+
+#[test]
+fn a_task_carries_its_callers_session_to_its_result() {
+    let site = Site::new();
+    let sidecar = site.start().set("queue_worker.inside=false").go();
+    let ask = |body: &Value, key: &str, session: Option<&str>| {
+        let mut request = sidecar.post("content", &Token::of("alice"), body.to_string()).header("Idempotency-Key", key);
+        request.target.push_str("/dispatch");
+        sidecar.send(&session.into_iter().fold(request, |request, id| request.header("MCP-Session-Id", id)))
+    };
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25",
+        "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}});
+    let calls = [("a", search(3), Some("s-0123 of a client")), ("b", search(3), None), ("c", hello, Some("s-4"))];
+    for (key, body, session) in &calls {
+        let id = ask(body, key, *session).json()["task_id"].as_i64().expect("an id");
+        assert_eq!(site.meta(id).1["session_id"], session.unwrap_or(""), "{key}");
+    }
+    assert_eq!(site.work(&sidecar), "adopted 0, processed 3: finished 3");
+    let result = |(key, body, session): &(&str, Value, Option<&str>)| {
+        let done = ask(body, key, *session);
+        assert_eq!(done.status, 200, "{key}: {}", done.text());
+        done.json()["result"]["session_id"].as_str().expect("a text").to_owned()
+    };
+    assert_eq!([result(&calls[0]), result(&calls[1])], ["s-0123 of a client", ""]);
+    let begun = result(&calls[2]);
+    assert_eq!(begun.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "the session that it began");
+    sidecar.finish();
+}
+
+#[test]
+fn a_task_acts_as_its_caller_or_as_the_service_user() {
+    let service = [("actor.mode", toml::Value::from("service")), ("actor.service_user_id", toml::Value::from(12))];
+    for (keys, expected) in [(&[][..], 7), (&service[..], 12)] {
+        let site = Site::new();
+        let start = site.start().set("queue_worker.inside=false");
+        let sidecar = keys.iter().fold(start, |start, (key, value)| start.policy(key, value.clone())).go();
+        let caller = Token::of("alice").claim("user_id", 7);
+        let mut request = sidecar.post("content", &caller, search(3).to_string());
+        request.target.push_str("/dispatch");
+        let id = sidecar.send(&request).json()["task_id"].as_i64().expect("an id");
+        let (started_by, meta) = site.meta(id);
+        assert_eq!(started_by, Some(expected));
+        let fields = ["actor_user_id", "initiated_by_user_id", "context"].map(|field| &meta[field]);
+        assert_eq!(fields, [&json!(expected), &json!(expected), &json!("api")], "{meta}");
+        assert_eq!(meta["mcp_sidecar"]["principal"]["user_id"], 7, "judged as the caller: {meta}");
+
+        assert_eq!(site.work(&sidecar), "adopted 0, processed 1: finished 1");
+        let lines = eventually("both lines are written", SOON, || {
+            let lines: Vec<_> = sidecar.audit().into_iter().filter(|line| line["task_id"] == id).collect();
+            (lines.len() == 2).then_some(lines)
+        });
+        assert_eq!(lines.iter().filter(|line| line["run"] == 1).count(), 1, "{lines:?}");
+        for line in &lines {
+            assert_eq!((&line["actor_user_id"], &line["context"]), (&json!(expected), &json!("api")), "{line}");
+            assert_eq!(line["rate_limit_identity"], "api:7", "the caller stays the caller: {line}");
+        }
+        sidecar.finish();
+    }
 }
 
 #[test]

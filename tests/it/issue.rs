@@ -1,13 +1,14 @@
 //! The token endpoint: who gets a token, what it is worth, and that every refusal looks the same.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::harness::{Request, Response, SENTINEL, Sidecar, Start, eventually};
+use crate::harness::{Next, Request, Response, SENTINEL, Sidecar, Start, Upstream, eventually, json_answer};
 
 const SOON: Duration = Duration::from_secs(10);
 const ROUTE: &str = "/api/v1/token";
@@ -295,5 +296,86 @@ fn another_upstream_than_our_executor_gets_no_password() {
     let answer = sidecar.send(&ask("admin", PASSWORD));
     assert_eq!(answer.status, 500, "{}", answer.text());
     assert_eq!(sidecar.upstream.count(), 0);
+    sidecar.finish();
+}
+
+#[test]
+fn an_executor_that_is_overloaded_is_told_as_that() {
+    let key = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(key.path(), "k".repeat(32)).expect("is written");
+    // What the name says is what is answered.
+    let executor = Upstream::scripted(|seen, peer| {
+        assert_eq!(seen.line, "POST /credentials HTTP/1.1");
+        let name = seen.json()["username"].as_str().unwrap_or_default().to_owned();
+        let whole = match name.as_str() {
+            "granted" => peer.send(json_answer(&json!({"verdict": "granted", "user_id": 1}))),
+            "garbage" => peer.send(json_answer(&json!({"verdict": "perhaps"}))),
+            status => peer.send(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n")),
+        };
+        if whole { Next::KeepAlive } else { Next::Close }
+    });
+    let upstream =
+        format!("upstreams.scripted={{url=\"http://{}\",identity=true,key_file={:?}}}", executor.address(), key.path());
+    let sidecar = on().policy("auth.token.upstream", "scripted").set(upstream).go();
+    for (name, status, retry_after, message) in [
+        ("granted", 200, None, ""),
+        ("503", 503, Some("1"), "Overloaded, try again later"),
+        ("500", 502, Some("2"), "The upstream failed"),
+        ("401", 502, Some("2"), "The upstream failed"),
+        ("garbage", 502, Some("2"), "The upstream failed"),
+    ] {
+        let answer = sidecar.send(&ask(name, PASSWORD));
+        let (body, told) = (answer.json(), (answer.status, answer.header("retry-after")));
+        assert_eq!(told, (status, retry_after), "{name}: {body}");
+        assert_eq!((&body["success"], &body["code"]), (&json!(status == 200), &json!(status)), "{name}");
+        assert_eq!(body["message"], message, "{name}");
+        assert_eq!(body.as_object().map(serde_json::Map::len), Some(4), "{name}: {body}");
+    }
+    eventually("the audit lines name them", SOON, || {
+        let lines = sidecar.audit();
+        let codes: BTreeSet<&str> = lines.iter().filter_map(|line| line["deny_code"].as_str()).collect();
+        (codes == BTreeSet::from(["overloaded", "upstream_failed"])).then_some(())
+    });
+    sidecar.finish();
+}
+
+#[test]
+fn few_passwords_are_hashed_at_once_and_who_waits_too_long_is_told_so() {
+    // As dear as a second here: of those who wait behind three pairs, nobody gets a turn within two seconds.
+    let takes = |cost| {
+        let began = Instant::now();
+        let hash = bcrypt::hash(PASSWORD, cost).expect("hashes");
+        (began.elapsed() >= Duration::from_secs(1)).then_some(hash)
+    };
+    let hash = (6..=14).find_map(takes).unwrap_or_else(|| bcrypt::hash(PASSWORD, 15).expect("hashes"));
+    let sidecar = on().policy("auth.token.account_per_minute", 0).policy("auth.token.address_per_minute", 0).go();
+    for user in [1, 2, 3] {
+        password(&sidecar, user, &hash);
+    }
+    let answers: Vec<Response> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..10)
+            .map(|number| {
+                let words = [("admin", PASSWORD), ("admin", "wrong"), ("nobody", PASSWORD)][number % 3];
+                let sidecar = &sidecar;
+                scope.spawn(move || (words, sidecar.send(&ask(words.0, words.1))))
+            })
+            .collect();
+        let answered = asked.into_iter().map(|asking| asking.join().expect("no panic"));
+        answered
+            .map(|(words, answer)| {
+                let expected = if words == ("admin", PASSWORD) { 200 } else { 401 };
+                assert!([expected, 503].contains(&answer.status), "{words:?}: {}", answer.text());
+                answer
+            })
+            .collect()
+    });
+    let overloaded: Vec<&Response> = answers.iter().filter(|answer| answer.status == 503).collect();
+    assert!(!overloaded.is_empty() && overloaded.len() < answers.len(), "{} of ten", overloaded.len());
+    for answer in overloaded {
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        let expected = json!({"success": false, "message": "Overloaded, try again later", "object": {}, "code": 503});
+        assert_eq!(answer.json(), expected);
+    }
+    assert_eq!(sidecar.send(&ask("admin", PASSWORD)).status, 200, "afterwards there is room");
     sidecar.finish();
 }

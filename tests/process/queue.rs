@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::harness::{Client, Response, Token, eventually};
-use crate::part::{Files, Part, SOON, get, program, records, rpc};
+use crate::part::{Files, Part, SOON, START, get, program, records, rpc};
 
 const KEY: &str = "a-key-of-the-queue-0123456789abcdef";
 
@@ -158,4 +160,57 @@ fn tasks_that_wait_for_a_worker_are_seen_where_none_runs() {
     let output = worker.output().expect("the binary runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     eventually("nothing waits any more", SOON, || (counted(waits) == 0.0 && counted(tasks) == 0.0).then_some(()));
+}
+
+/// Every statement about the site's documents takes seconds from now on.
+fn slow(files: &Files) {
+    let statements = "ALTER TABLE evo_site_content RENAME TO documents;
+        CREATE VIEW evo_site_content AS SELECT * FROM documents WHERE 0 < (
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000000) SELECT count(*) FROM n
+        )";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(files.path("emcp.sqlite"));
+        let mut connection = options.connect().await.expect("the site is there");
+        sqlx::raw_sql(statements).execute(&mut connection).await.expect("valid statements");
+        connection.close().await.expect("it was open");
+    });
+}
+
+#[test]
+fn a_worker_that_is_told_to_stop_ends_what_it_runs_and_takes_nothing_new() {
+    let files = with_queue();
+    files.edit("executor.toml", "inside = true", "drain = \"120s\"\npoll = \"20ms\"");
+    files.edit("executor.toml", "statement_timeout_ms = 10000", "statement_timeout_ms = 60000");
+    slow(&files);
+    let (_executor, proxy) = (executor(&files), Part::ready(files.service("proxy")));
+    let mcp = proxy.address("listening");
+    let over = |words: &[&str]| {
+        let mut command = program();
+        command.args(words).arg("--config").arg(files.path("executor.toml"));
+        command.arg("--policy").arg(files.path("policy.toml")).env("QUEUE_KEY", KEY).current_dir(files.path("."));
+        command
+    };
+    let task = |id: &Value| {
+        let output = over(&["tasks", "show", &id.to_string(), "--json"]).output().expect("the binary runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
+    };
+    let taken = dispatch(mcp, "a").json()["task_id"].clone();
+    let mut worker = Part::spawn(over(&["worker"]));
+    eventually("the task is at work", START, || (task(&taken)["status"] == "running").then_some(()));
+
+    worker.signal(Signal::TERM);
+    let late = dispatch(mcp, "b").json()["task_id"].clone();
+    let (at_work, exited) = (task(&taken)["status"].clone(), worker.exited());
+    assert_eq!((at_work, exited), (json!("running"), None), "it drains: {}", worker.output());
+    let status = worker.exited_within(Duration::from_secs(120));
+    assert!(status.success(), "{status}: {}", worker.output());
+    let (taken, late) = (task(&taken), task(&late));
+    assert_eq!((&taken["status"], &taken["runs"][0]["outcome"]), (&json!("completed"), &json!("finished")), "{taken}");
+    assert_eq!((&late["status"], &late["runs"]), (&json!("preparing"), &json!([])), "{late}");
+    assert_eq!(dispatch(mcp, "a").json()["result"]["response"]["result"]["isError"], false);
+    let outcomes: Vec<Value> =
+        records(&files.path("runs")).into_iter().map(|mut line| line["outcome"].take()).collect();
+    assert_eq!(outcomes, ["finished"]);
 }

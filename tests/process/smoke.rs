@@ -1,13 +1,15 @@
 //! What the commands say when something is missing: a tool, a server, a key, a secret, room on the disk.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::commands::{over, run, site};
-use crate::harness::{Client, Next, Request, Upstream, eventually, json_answer};
+use crate::commands::{answer, converse, message, over, run, site};
+use crate::harness::{Client, Next, Request, Token, Upstream, eventually, json_answer};
 use crate::part::{Files, Part, SOON, call, program, rpc};
 
 const TOOLS: [&str; 9] = [
@@ -161,6 +163,82 @@ fn nothing_is_fetched_to_inspect_a_server_that_is_not_there() {
     assert!(code == 1 && err.contains("the policy has: content"), "{err}");
 }
 
+/// An `npx` that writes down what it is given, and ends as `$NPX_ENDS` says.
+const NPX: &str = r#"#!/bin/sh
+printf '%s\n' "$@" > "$NPX_RECORD/arguments"
+while [ $# -gt 0 ]; do
+    if [ "$1" = --config ]; then
+        stat -c '%a' "$2" > "$NPX_RECORD/mode"
+        cp "$2" "$NPX_RECORD/inspector.json"
+    fi
+    shift
+done
+eval "$NPX_ENDS"
+"#;
+
+#[test]
+fn the_inspector_gets_a_file_for_its_user_alone_which_is_gone_when_it_ends() {
+    let files = site();
+    let bin = files.path("bin");
+    fs::create_dir(&bin).expect("is made");
+    fs::write(bin.join("npx"), NPX).expect("is written");
+    fs::set_permissions(bin.join("npx"), fs::Permissions::from_mode(0o755)).expect("is ours");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    let inspect = |mut command: Command, token: &str, ends: &str| {
+        let environment = [("PATH", &*path), ("NPX_ENDS", ends), ("MCP_TOKEN", token)];
+        let (code, _, err) = run(command.envs(environment).env("NPX_RECORD", files.path("")));
+        let recorded = |name: &str| fs::read_to_string(files.path(name)).unwrap_or_else(|_| panic!("no {name}: {err}"));
+        let words: Vec<String> = recorded("arguments").lines().map(str::to_owned).collect();
+        let at = words.iter().position(|word| word == "--config").expect("a file is named") + 1;
+        let file = PathBuf::from(&words[at]);
+        assert!(!file.exists() && !file.parent().is_none_or(Path::exists), "{} stays", file.display());
+        assert_eq!(recorded("mode"), "600\n");
+        let words: Vec<String> =
+            words.into_iter().enumerate().filter(|(i, _)| *i != at).map(|(_, word)| word).collect();
+        (code, words, serde_json::from_str::<Value>(&recorded("inspector.json")).expect("JSON"))
+    };
+    let words = |rest: &[&str], server: &str| {
+        let before = ["--yes", "@modelcontextprotocol/inspector@2"].into_iter().chain(rest.iter().copied());
+        before.chain(["--config", "--server", server]).map(str::to_owned).collect::<Vec<_>>()
+    };
+
+    // A server that the inspector starts by itself.
+    let mut command = over(&files, &["inspector", "desk"]);
+    command.args(["--", "--cli", "--method", "tools/list"]);
+    let (code, told, file) = inspect(command, "", "exit 7");
+    assert_eq!((code, told), (7, words(&["--cli", "--method", "tools/list"], "desk")));
+    let server = &file["mcpServers"]["desk"];
+    assert_eq!(server["type"], "stdio", "{file}");
+    let mut started = Command::new(server["command"].as_str().expect("a program"));
+    started.args(server["args"].as_array().expect("a list").iter().map(|word| word.as_str().expect("a text")));
+    started.env("SAPI_JWT_SECRET", crate::part::SECRET);
+    let listed = converse(started, &[message(1, "tools/list", &json!({}))]);
+    let tools = answer(&listed, 1)["result"]["tools"].as_array().map(Vec::len);
+    assert_eq!(tools, Some(14), "{listed:?}");
+
+    // A running server, with a token, which no other user of the machine gets to see.
+    let _executor = Part::ready(files.service("executor"));
+    let proxy = Part::ready(files.service("proxy"));
+    let url = format!("http://{}/api/v1/mcp/content", proxy.address("listening"));
+    let token = Token::of("alice").sign();
+    for (given, status) in [(&*token, 200), ("", 401)] {
+        let mut command = program();
+        command.args(["inspector", "content", "--url", &url]);
+        let (code, told, file) = inspect(command, given, "exit 0");
+        assert_eq!((code, told), (0, words(&[], "content")));
+        let server = &file["mcpServers"]["content"];
+        assert_eq!((&server["type"], &server["url"]), (&json!("streamable-http"), &json!(url)));
+        let ping = rpc("content", "", "ping", &json!({})).without("Authorization").header("Connection", "close");
+        let headers = server["headers"].as_object().cloned().unwrap_or_default();
+        let ping = headers.iter().fold(ping, |ping, (name, value)| ping.header(name, value.as_str().expect("a text")));
+        let answer = Client::connect(proxy.address("listening")).round_trip(&ping);
+        assert_eq!(answer.status, status, "{file}");
+    }
+    // Who ends it at the terminal has not failed.
+    let (code, ..) = inspect(over(&files, &["inspector", "desk"]), "", "kill -TERM $$");
+    assert_eq!(code, 0);
+}
+
 #[test]
 fn a_token_for_an_up_needs_no_file_and_a_key_only_without_the_variable() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -221,6 +299,50 @@ fn env_removed(mut command: Command) -> Command {
 fn env_set(mut command: Command, secret: &str) -> Command {
     command.env("SAPI_JWT_SECRET", secret);
     command
+}
+
+#[test]
+fn a_newcomers_up_logs_in_and_runs_calls_later() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = program();
+    command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).current_dir(dir.path());
+    let up = Part::ready(command);
+    let output = up.output();
+    let said = |word: &str| {
+        let line = output.lines().find_map(|line| line.strip_prefix(word));
+        line.unwrap_or_else(|| panic!("no {word}:\n{output}")).trim().to_owned()
+    };
+    let address = said("mcp ").trim_start_matches("http://").split('/').next().expect("a host").parse();
+    let address = address.expect("an address");
+    let send = |request: &Request| Client::connect(address).round_trip(&request.clone().header("Connection", "close"));
+
+    let login = said("login ");
+    let (name, rest) = login.split_once(' ').expect("a name");
+    let (password, route) = rest.split_once(" at ").expect("a password and where it is asked for");
+    let credentials = json!({"username": name, "password": password}).to_string();
+    let request = Request::new("POST", route).header("Content-Type", "application/json").body(credentials);
+    let granted = send(&request);
+    assert_eq!(granted.status, 200, "{}", granted.text());
+    let issued = granted.json()["object"]["token"].as_str().expect("a token").to_owned();
+
+    for (key, token) in [("a", issued), ("b", said("token "))] {
+        let params = json!({"name": "evo.content.search", "arguments": {"limit": 3}});
+        assert_eq!(send(&rpc("content", &token, "tools/call", &params)).json()["result"]["isError"], false);
+        let mut request = rpc("content", &token, "tools/call", &params).header("Idempotency-Key", key);
+        request.target.push_str("/dispatch");
+        let taken = send(&request);
+        assert_eq!(taken.status, 202, "{}", taken.text());
+        let done = eventually("the task has ended", SOON, || {
+            let answer = send(&request);
+            (answer.status == 200).then(|| answer.json())
+        });
+        assert_eq!((&done["status"], &done["task_id"]), (&json!("completed"), &taken.json()["task_id"]), "{done}");
+    }
+    // What else `up` lays over the shipped policy.
+    let token = said("token ");
+    let params = json!({"name": "evo.model.list", "arguments": {"model": "Permissions", "limit": 3}});
+    let people = send(&rpc("content", &token, "tools/call", &params));
+    assert_eq!(people.json()["result"]["isError"], false, "{}", people.text());
 }
 
 #[test]

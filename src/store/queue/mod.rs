@@ -181,7 +181,14 @@ impl Queue {
                 match work.execute(&statement, Vec::new()).await {
                     Ok(_) => work.commit().await?,
                     Err(error) if error.is_there_already() => return Err(Error::Contended),
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        drop(work);
+                        // Who may not make tables may use those that are there.
+                        if self.is_there().await {
+                            break;
+                        }
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -198,6 +205,18 @@ impl Queue {
                 Ok(())
             }
         }
+    }
+
+    /// Whether all tables can be read.
+    async fn is_there(&self) -> bool {
+        let Names { tasks, leases, attempts, keys, .. } = &*self.names;
+        for table in [tasks, leases, attempts, keys] {
+            let Ok(mut work) = self.writer.begin().await else { return false };
+            if work.fetch(&format!("SELECT 1 FROM {table} WHERE 1 = 0"), Vec::new()).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Begins work on tables that are there.
