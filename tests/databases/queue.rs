@@ -174,6 +174,21 @@ async fn a_worker_that_stands_still_in_a_claim_holds_only_its_own_task() {
     }
 }
 
+#[tokio::test]
+async fn a_server_may_tell_in_any_language_that_a_row_is_held() {
+    let server = Server::start(Kind::MariaDb).await;
+    server.run("mysql", "CREATE DATABASE russian; SET GLOBAL lc_messages = 'ru_RU'").await;
+    let settings = Settings::new(Secret::new(server.url("russian")), "evo_");
+    let queue = Queue::open(&settings, Driver::Own).expect("valid settings");
+    for _ in 0..2 {
+        queue.submit(&task("{}"), None).await.expect("it is made");
+    }
+    let mut still = server.still("russian", "SELECT runs FROM evo_mcp_leases WHERE task_id = 1 FOR UPDATE").await;
+    let claim = queue.claim("w", LEASE).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(claim.map(|claim| claim.id), Some(2));
+    still.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_ends_a_transaction_that_stands_still() {
     for mut place in everywhere("queue_still").await {
@@ -207,6 +222,36 @@ async fn the_server_ends_a_transaction_that_stands_still() {
         let made = queue.submit(&NewTask { seal: &seal, ..task("{}") }, None).await;
         assert!(made.is_err(), "{name}: {made:?}");
         assert_eq!(queue.depth().await.expect("it answers again"), [0; 5], "{name}: it never happened");
+    }
+}
+
+/// Whoever waits for a table waits in the midst of a statement: the connection is lost, its place is not.
+#[tokio::test]
+async fn a_table_that_was_locked_for_a_while_leaves_no_connection_behind() {
+    const TRIES: u32 = 6;
+    for mut place in everywhere("queue_locked").await {
+        let Some((server, database)) = place.server.clone() else { continue };
+        place.settings.statement_timeout = Duration::from_secs(1);
+        place.settings.acquire_timeout = Duration::from_secs(1);
+        place.settings.max_connections = TRIES / 2;
+        let name = place.name;
+        let (lock, unlock) = match server.kind {
+            Kind::MariaDb => ("LOCK TABLES evo_mcp_tasks WRITE", "UNLOCK TABLES"),
+            Kind::Postgres => ("LOCK TABLE evo_mcp_tasks", "COMMIT"),
+        };
+        let queue = place.queue(Driver::Own);
+        queue.ready().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut other = server.still(&database, lock).await;
+        for _ in 0..TRIES {
+            let made = queue.submit(&task("{}"), None).await;
+            assert!(matches!(made, Err(Error::Slow(_))), "{name}: {made:?}");
+        }
+        other.run(unlock).await;
+        for _ in 0..TRIES {
+            let made = queue.submit(&task("{}"), None).await;
+            assert!(matches!(made, Ok(Submitted::New(_))), "{name}: {made:?}");
+        }
+        assert_eq!(queue.depth().await.expect("it answers"), [0, TRIES.into(), 0, 0, 0], "{name}");
     }
 }
 
