@@ -23,6 +23,17 @@ fn the_payload_hash_is_that_of_the_contracts_vector() {
 }
 
 #[test]
+fn what_is_written_into_tables_is_ascii_and_reads_the_same() {
+    let text = json!({"ключ": "a\"\\/\n\u{7f}é\u{2028}\u{ffff}🦊"}).to_string();
+    let written = request::ascii(&text);
+    assert_eq!(
+        written,
+        r#"{"\u043a\u043b\u044e\u0447":"a\"\\/\n"#.to_owned() + "\u{7f}" + r#"\u00e9\u2028\uffff\ud83e\udd8a"}"#
+    );
+    assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), serde_json::from_str::<Value>(&text).unwrap());
+}
+
+#[test]
 fn both_forms_of_a_dispatch_are_read_and_nothing_else() {
     let read = |body: &str| Request::read(body.as_bytes());
     let whole = read(r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x"}}"#).unwrap();

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::audit::Audit;
 use crate::jobs::desk::result;
 use crate::jobs::entry::Entry;
+use crate::jobs::request::ascii;
 use crate::jobs::{Meta, Pass, Permitted, Queues, Run, Settings, Unpermitted, judge_now, meta};
 use crate::policy::{Denial, QueueDriver, Reason, Rule, Snapshot, may_call_tools};
 use crate::store::Error;
@@ -255,7 +256,7 @@ impl Worker {
         let result = result(policy, &meta, ran);
         entry
             .answered(result["http_status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(0), bytes);
-        Ended::Finished { result: result.to_string(), meta: Box::new(meta) }
+        Ended::Finished { result: ascii(&result.to_string()), meta: Box::new(meta) }
     }
 
     /// Another attempt after a while, if there are any left.
