@@ -27,7 +27,8 @@ use crate::telemetry::Metrics;
 /// at `admin`.
 ///
 /// # Errors
-/// When the files name no queue, or something cannot start; with `once`, when the queue does not answer.
+/// When the files name no queue, or something cannot start; with `once`, when the queue does not answer or the
+/// audit log cannot be written.
 pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::Result<Option<Pass>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut signals = Signals::take()?;
@@ -104,11 +105,18 @@ pub async fn work(plan: Plan, once: bool, admin: Option<SocketAddr>) -> anyhow::
                 done = &mut work => done,
                 () = asked_to_stop => {
                     jobs.stop(std::future::pending()).await;
-                    work.await
+                    let impatient = async { while signals.next().await != Asked::Stop {} };
+                    tokio::select! {
+                        done = &mut work => done,
+                        () = impatient => {
+                            work.abort();
+                            work.await
+                        }
+                    }
                 }
             };
             let done = done.map_err(anyhow::Error::from);
-            done.and_then(|done| done.context("the queue does not answer")).map(Some)
+            done.and_then(|done| Ok(Some(done?)))
         }
         None => {
             jobs.observe(&site, policy.current());

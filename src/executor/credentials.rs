@@ -1,14 +1,15 @@
 //! Answers the sidecar's question whether a name and a password are those of a user who may have a token.
 //!
 //! Hashing is dear on purpose: it runs on the blocking pool, few at a time, and those who wait give up in time. A name
-//! that is unknown costs what a wrong password costs.
+//! that is unknown costs a hash as well, and no refusal is told before the longest comparison so far would have ended.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::{Request, StatusCode};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -25,6 +26,8 @@ use crate::telemetry::ExecutorOutcome;
 const HASHES: usize = 2;
 /// How long one may wait for its turn.
 const TURN: Duration = Duration::from_secs(2);
+/// For how long a refusal is held back at most.
+const MAX_FLOOR: Duration = Duration::from_secs(2);
 /// The longest question, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -32,26 +35,44 @@ const MAX_BODY: usize = 64 * 1024;
 pub(in crate::executor) struct Hashing {
     places: Arc<Semaphore>,
     patience: Duration,
+    /// How long the longest took.
+    longest: Mutex<Duration>,
 }
 
 impl Default for Hashing {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(HASHES)), patience: TURN }
+        Self { places: Arc::new(Semaphore::new(HASHES)), patience: TURN, longest: Mutex::default() }
     }
 }
 
 impl Hashing {
-    /// Runs `work` on the blocking pool when it is its turn; `None` when that took too long. Work that was begun keeps
-    /// its turn to its end, also when nobody waits for it any more.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    /// Runs `work` on the blocking pool when it is its turn, and says when that began; `None` when that took too long.
+    /// Work that was begun keeps its turn to its end, also when nobody waits for it any more.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<(T, Instant)> {
         let turn = tokio::time::timeout(self.patience, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()?;
-        tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        let (value, took) = tokio::task::spawn_blocking(move || {
             let value = work();
             drop(turn);
-            value
+            (value, began.elapsed())
         })
         .await
-        .ok()
+        .ok()?;
+        self.floor(took);
+        Some((value, began))
+    }
+
+    /// Remembers how long work took; how long refusals take from now on.
+    fn floor(&self, took: Duration) -> Duration {
+        let mut longest = self.longest.lock();
+        *longest = took.min(MAX_FLOOR).max(*longest);
+        *longest
+    }
+
+    /// Waits until the longest work so far would have ended, had it begun then. It takes up no place.
+    async fn even(&self, began: Instant) {
+        let longest = *self.longest.lock();
+        tokio::time::sleep_until((began + longest).into()).await;
     }
 }
 
@@ -105,30 +126,35 @@ impl Executor {
         let specimen = account::specimen(&mut reader).await?;
         drop(reader);
         let legacy = policy.legacy_md5;
-        let Some(account) = account else {
-            let wasted =
-                self.hashing.run(move || password::waste(asked.password.as_bytes(), specimen.expose(), legacy));
-            return Ok(wasted.await.map(|()| CredentialsVerdict::UnknownUser));
-        };
-        let hash = account.password_hash.clone();
+        let hash = account.as_ref().map(|account| account.password_hash.clone());
         let compared = self.hashing.run(move || {
-            let compared = password::compare(asked.password.as_bytes(), hash.expose(), legacy);
+            let password = asked.password.as_bytes();
+            let compared =
+                hash.map_or(Comparison::Unreadable, |hash| password::compare(password, hash.expose(), legacy));
             if compared == Comparison::Unreadable {
-                password::waste(asked.password.as_bytes(), specimen.expose(), legacy);
+                password::waste(password, specimen.expose(), legacy);
             }
             compared
         });
+        let Some((compared, began)) = compared.await else { return Ok(None) };
         let now_s = self.clock.now_ms() / 1000;
-        let permitted = policy.roles.contains(&account.role) && !account.is_blocked(now_s);
-        Ok(compared.await.map(|compared| match compared {
-            Comparison::Match if permitted => CredentialsVerdict::Granted { user_id: account.id },
-            Comparison::Match => CredentialsVerdict::NotPermitted,
-            Comparison::Mismatch => CredentialsVerdict::WrongPassword,
-            Comparison::Unreadable => {
+        let verdict = match (account, compared) {
+            (None, _) => CredentialsVerdict::UnknownUser,
+            (Some(account), Comparison::Match) => {
+                if policy.roles.contains(&account.role) && !account.is_blocked(now_s) {
+                    return Ok(Some(CredentialsVerdict::Granted { user_id: account.id }));
+                }
+                CredentialsVerdict::NotPermitted
+            }
+            (Some(_), Comparison::Mismatch) => CredentialsVerdict::WrongPassword,
+            (Some(account), Comparison::Unreadable) => {
                 tracing::warn!(user.id = account.id, "executor: the user's password is stored in a form not read here");
                 CredentialsVerdict::WrongPassword
             }
-        }))
+        };
+        // Passwords are stored in several forms: how long one takes to compare would tell whose it is.
+        self.hashing.even(began).await;
+        Ok(Some(verdict))
     }
 }
 
@@ -157,7 +183,28 @@ mod tests {
         }
         assert_eq!(hashing.run(|| 1).await, None);
         drop(release);
-        let patient = Hashing { places: Arc::clone(&hashing.places), patience: Duration::from_secs(30) };
-        assert_eq!(patient.run(|| 2).await, Some(2));
+        let places = Arc::clone(&hashing.places);
+        let patient = Hashing { places, patience: Duration::from_secs(30), ..Hashing::default() };
+        assert_eq!(patient.run(|| 2).await.map(|(value, _)| value), Some(2));
+    }
+
+    #[tokio::test]
+    async fn who_is_held_back_takes_up_no_place() {
+        let hashing = Hashing::default();
+        let (_, began) = hashing.run(|| ()).await.expect("its turn comes");
+        *hashing.longest.lock() = Duration::from_secs(600);
+        let held_back = Box::pin(hashing.even(began));
+        assert!(tokio::time::timeout(Duration::from_millis(1), held_back).await.is_err());
+        assert_eq!(hashing.places.available_permits(), HASHES);
+    }
+
+    #[tokio::test]
+    async fn the_longest_work_is_remembered_and_bounded() {
+        let hashing = Hashing::default();
+        for (ms, expected) in [(30, 30), (1, 30), (60, 60)] {
+            hashing.run(move || std::thread::sleep(Duration::from_millis(ms))).await.expect("its turn comes");
+            assert!(*hashing.longest.lock() >= Duration::from_millis(expected));
+        }
+        assert_eq!(hashing.floor(Duration::from_secs(3600)), MAX_FLOOR);
     }
 }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::{PrincipalRecord, Secret};
 use crate::jobs::meta::{self, Own};
-use crate::jobs::request::{Request, hex, payload_hash};
+use crate::jobs::request::{Request, ascii, hex, payload_hash};
 use crate::jobs::{Meta, Queues, Ran, Run, Unpermitted, judge_now};
 use crate::policy::{Failover, Reason, Snapshot, Wire};
 use crate::protocol::{Identity, transport_error};
@@ -108,7 +108,7 @@ impl Desk {
 
     /// The queue's answer; `None` when it does not answer.
     async fn queued(&self, queue: &Queue, secret: &Secret, visit: &Visit<'_>) -> Option<Result<Reply, Reason>> {
-        let text = serde_json::to_string(&visit.meta).ok()?;
+        let text = ascii(&serde_json::to_string(&visit.meta).ok()?);
         let seal = |id: i64| meta::seal(secret, queue.driver(), id, &text);
         let task = NewTask {
             meta: &text,
@@ -165,7 +165,8 @@ impl Desk {
         let result = result(visit.policy, &visit.meta, ran);
         let mut kept = false;
         if let Some((queue, key)) = taken {
-            let done = if failed { queue.release(key).await } else { queue.keep(key, &result.to_string()).await };
+            let done =
+                if failed { queue.release(key).await } else { queue.keep(key, &ascii(&result.to_string())).await };
             kept = !failed && done.is_ok();
             if let Err(error) = done {
                 tracing::error!(%error, trace.id = visit.caller.trace_id, "jobs: an answer could not be kept");

@@ -53,7 +53,7 @@ pub use census::Census;
 pub use desk::{Desk, Reply};
 pub use judge::{Away, Permitted, Unpermitted, judge, judge_now};
 pub use meta::Meta;
-pub use pass::Pass;
+pub use pass::{Halted, Pass};
 pub use request::{Invalid, Request, payload_hash};
 pub use settings::Settings;
 pub use worker::Worker;

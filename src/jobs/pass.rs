@@ -1,6 +1,16 @@
 use std::fmt;
 
+use crate::store::Error;
 use crate::telemetry::RunOutcome;
+
+/// Why a pass over the queue did not do all that was due.
+#[derive(Debug, thiserror::Error)]
+pub enum Halted {
+    #[error("the queue does not answer: {0}")]
+    Queue(Error),
+    #[error("the audit log cannot be written, without which no task is begun")]
+    Audit,
+}
 
 /// What one pass over the queue did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -85,6 +85,20 @@ pub fn payload_hash(server: &str, method: &str, params: Option<&Value>, actor: O
     hex(&Sha256::digest(payload.to_string().as_bytes()))
 }
 
+/// JSON in ASCII, as PHP writes it: no table's character set can change it.
+#[must_use]
+pub fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut units = [0; 2];
+    for letter in json.chars() {
+        match letter.is_ascii() {
+            true => out.push(letter),
+            false => out.extend(letter.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}"))),
+        }
+    }
+    out
+}
+
 /// Lower-case hex.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {

@@ -1,3 +1,5 @@
+mod pass;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,17 @@ fn the_payload_hash_is_that_of_the_contracts_vector() {
     let reordered = json!({"b": "ї/", "a": 1});
     let of = |params| payload_hash("content", "tools/call", Some(params), Some(7));
     assert_ne!(of(&ordered), of(&reordered), "members are hashed in the order they came in");
+}
+
+#[test]
+fn what_is_written_into_tables_is_ascii_and_reads_the_same() {
+    let text = json!({"ключ": "a\"\\/\n\u{7f}é\u{2028}\u{ffff}🦊"}).to_string();
+    let written = request::ascii(&text);
+    assert_eq!(
+        written,
+        r#"{"\u043a\u043b\u044e\u0447":"a\"\\/\n"#.to_owned() + "\u{7f}" + r#"\u00e9\u2028\uffff\ud83e\udd8a"}"#
+    );
+    assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), serde_json::from_str::<Value>(&text).unwrap());
 }
 
 #[test]

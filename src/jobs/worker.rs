@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use crate::audit::Audit;
 use crate::jobs::desk::result;
 use crate::jobs::entry::Entry;
-use crate::jobs::{Meta, Pass, Permitted, Queues, Run, Settings, Unpermitted, judge_now, meta};
+use crate::jobs::request::ascii;
+use crate::jobs::{Halted, Meta, Pass, Permitted, Queues, Run, Settings, Unpermitted, judge_now, meta};
 use crate::policy::{Denial, QueueDriver, Reason, Rule, Snapshot, may_call_tools};
 use crate::store::Error;
 use crate::store::queue::{Claim, Driver, Queue, Settlement};
@@ -90,37 +91,61 @@ impl Worker {
                 Some(_) = runs.join_next() => {}
             }
         }
-        let deadline = Instant::now() + self.settings.drain;
-        if tokio::time::timeout_at(deadline, async { while runs.join_next().await.is_some() {} }).await.is_err() {
-            cut.send_replace(true);
-            while runs.join_next().await.is_some() {}
-        }
+        self.drain(&mut runs, &cut, |_| {}).await;
         tracing::info!(worker = self.name, "jobs: worker stopped");
     }
 
-    /// Runs what is due until nothing is, or `stop` goes up; what was done.
+    /// Runs what is due until nothing is, or `stop` goes up; what was done. Runs at work then have
+    /// `queue_worker.drain` to end, and are given back, whatever the reason.
     ///
     /// # Errors
-    /// When the queue does not answer, or the policy has none.
-    pub async fn once(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<Pass, Error> {
+    /// When the queue does not answer, or runs cannot be told of in the audit log.
+    pub async fn once(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<Pass, Halted> {
         let (cut, cutting) = watch::channel(false);
         self.sweep().await;
         let mut pass = Pass::default();
         let mut runs = JoinSet::new();
-        loop {
-            pass.adopted += self.fill(&mut runs, &cutting).await?;
-            if runs.is_empty() {
-                return Ok(pass);
+        let mut failed = None;
+        while !*stop.borrow() {
+            match self.fill(&mut runs, &cutting).await {
+                Ok(adopted) => pass.adopted += adopted,
+                Err(error) => {
+                    failed = Some(Halted::Queue(error));
+                    break;
+                }
             }
             tokio::select! {
-                () = raised(&mut stop) => {
-                    cut.send_replace(true);
-                    while let Some(ended) = runs.join_next().await {
-                        pass.count(ended.ok());
-                    }
-                    return Ok(pass);
+                () = raised(&mut stop) => break,
+                ended = runs.join_next() => match ended {
+                    Some(ended) => pass.count(ended.ok()),
+                    None => break,
                 }
-                Some(ended) = runs.join_next() => pass.count(ended.ok()),
+            }
+        }
+        self.drain(&mut runs, &cut, |ended| pass.count(ended)).await;
+        let unwritable = (!self.audit.writable()).then_some(Halted::Audit);
+        failed.or(unwritable).map_or(Ok(pass), Err)
+    }
+
+    /// Waits until all runs have ended, and cuts them off when that takes too long.
+    async fn drain(
+        &self,
+        runs: &mut JoinSet<RunOutcome>,
+        cut: &watch::Sender<bool>,
+        mut ended: impl FnMut(Option<RunOutcome>),
+    ) {
+        let patience = tokio::time::sleep(self.settings.drain);
+        tokio::pin!(patience);
+        loop {
+            tokio::select! {
+                biased;
+                run = runs.join_next() => match run {
+                    Some(run) => ended(run.ok()),
+                    None => return,
+                },
+                () = &mut patience, if !*cut.borrow() => {
+                    cut.send_replace(true);
+                }
             }
         }
     }
@@ -255,7 +280,7 @@ impl Worker {
         let result = result(policy, &meta, ran);
         entry
             .answered(result["http_status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(0), bytes);
-        Ended::Finished { result: result.to_string(), meta: Box::new(meta) }
+        Ended::Finished { result: ascii(&result.to_string()), meta: Box::new(meta) }
     }
 
     /// Another attempt after a while, if there are any left.

@@ -64,7 +64,7 @@ pub struct Envelope<'a> {
     pub ref_uri: Option<Cow<'a, str>>,
     /// The kind of `params.arguments`.
     pub arguments: Arguments,
-    /// Whether `params._meta.progressToken` is a string or an integer.
+    /// Whether `params._meta.progressToken` is an integer, or a string that is no longer than an id may be.
     pub has_progress_token: bool,
     /// `params._meta["io.modelcontextprotocol/protocolVersion"]` when it is a string.
     pub meta_version: Option<Cow<'a, str>>,

@@ -23,6 +23,7 @@ use self::key::{Keys, Level, META_VERSION};
 use crate::protocol::{Arguments, Envelope, Id, Params, Refusal, Refused};
 
 const MAX_DEPTH: usize = 64;
+/// The longest id and the longest progress token, unescaped: answers repeat both.
 const MAX_ID_BYTES: usize = 256;
 
 /// Reads a body strictly, once.
@@ -248,8 +249,10 @@ impl<'a> Reader<'a> {
             Role::RefUri => self.fields.ref_uri = self.string_or_value(depth)?,
             Role::Meta => drop(self.value(depth, Level::Meta)?),
             Role::ProgressToken => {
-                let kind = self.value(depth, Level::Plain)?;
-                self.fields.has_progress_token = matches!(kind, Kind::String | Kind::Integer);
+                self.fields.has_progress_token = match self.peek() {
+                    Some(b'"') => self.text_of_string()?.len() <= MAX_ID_BYTES,
+                    _ => self.value(depth, Level::Plain)? == Kind::Integer,
+                };
             }
             Role::MetaVersion => self.fields.meta_version = self.string_or_value(depth)?,
             Role::Plain => drop(self.value(depth, Level::Plain)?),

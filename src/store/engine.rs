@@ -144,7 +144,7 @@ impl Session {
 }
 
 /// Outside a runtime there is nobody to run the task, and nothing left to save: the process ends.
-fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+pub(in crate::store) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(task);
     }

@@ -1,3 +1,5 @@
+use sqlx::mysql::MySqlDatabaseError;
+
 /// A database that cannot be used or did not answer. For the log only: the text may name files and columns.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -80,6 +82,7 @@ impl Error {
     /// Whether MySQL gave up waiting for a row that somebody else holds; the transaction goes on without the statement.
     pub(in crate::store) fn is_held(&self) -> bool {
         let Self::Database(sqlx::Error::Database(error)) = self else { return false };
-        error.message().starts_with("Lock wait timeout")
+        // By number: the server tells the rest in its own language. Waited too long; was not to wait.
+        error.try_downcast_ref::<MySqlDatabaseError>().is_some_and(|error| matches!(error.number(), 1205 | 3572))
     }
 }

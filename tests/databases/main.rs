@@ -8,6 +8,7 @@ mod harness;
 mod accounts;
 mod alike;
 mod away;
+mod charsets;
 mod clients;
 mod corpus;
 mod data;

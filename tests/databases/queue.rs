@@ -83,7 +83,7 @@ async fn of_two_hundred_requests_with_one_key_one_makes_the_task() {
             tokio::spawn(async move {
                 let trace_id = number.to_string();
                 let key = Key { id: "key", payload_hash: "hash", trace_id: &trace_id, ttl_ms: 60_000 };
-                queue.submit(&task("{}"), Some(key)).await
+                queue.submit(&task(r#"{"key":"key"}"#), Some(key)).await
             })
         });
         let (mut made, mut known) = (Vec::new(), Vec::new());
@@ -148,7 +148,11 @@ async fn each_task_has_one_worker_and_one_completion() {
         assert_eq!(queue.oldest_wait().await.expect("it answers"), Duration::ZERO, "{}", place.name);
         assert_eq!(queue.prune(LEASE).await.expect("it answers"), 0, "{}", place.name);
         let tasks = queue.list(Some(Status::Finished), 100).await.expect("it answers");
-        assert!(tasks.iter().all(|task| task.result == task.meta && task.progress == 100 && task.attempts == 1));
+        assert!(tasks.iter().all(|task| task.result.is_empty() && task.progress == 100 && task.attempts == 1));
+        for task in &tasks {
+            let whole = queue.task(task.id).await.expect("it answers").expect("it is there");
+            assert_eq!((&whole.result, &whole.meta), (&task.meta, &task.meta), "{}", place.name);
+        }
         assert_eq!(queue.prune(Duration::ZERO).await.expect("it answers"), TASKS as u64, "{}", place.name);
         assert!(tasks.iter().all(|task| task.created_at.starts_with("20") && task.finished_at.starts_with("20")));
     }
@@ -174,6 +178,21 @@ async fn a_worker_that_stands_still_in_a_claim_holds_only_its_own_task() {
         still.end().await;
         assert_eq!(queue.claim("w", LEASE).await.expect("it answers").map(|claim| claim.id), Some(1), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_server_may_tell_in_any_language_that_a_row_is_held() {
+    let server = Server::start(Kind::MariaDb).await;
+    server.run("mysql", "CREATE DATABASE russian; SET GLOBAL lc_messages = 'ru_RU'").await;
+    let settings = Settings::new(Secret::new(server.url("russian")), "evo_");
+    let queue = Queue::open(&settings, Driver::Own).expect("valid settings");
+    for _ in 0..2 {
+        queue.submit(&task("{}"), None).await.expect("it is made");
+    }
+    let mut still = server.still("russian", "SELECT runs FROM evo_mcp_leases WHERE task_id = 1 FOR UPDATE").await;
+    let claim = queue.claim("w", LEASE).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(claim.map(|claim| claim.id), Some(2));
+    still.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -209,6 +228,36 @@ async fn the_server_ends_a_transaction_that_stands_still() {
         let made = queue.submit(&NewTask { seal: &seal, ..task("{}") }, None).await;
         assert!(made.is_err(), "{name}: {made:?}");
         assert_eq!(queue.depth().await.expect("it answers again"), [0; 5], "{name}: it never happened");
+    }
+}
+
+/// Whoever waits for a table waits in the midst of a statement: the connection is lost, its place is not.
+#[tokio::test]
+async fn a_table_that_was_locked_for_a_while_leaves_no_connection_behind() {
+    const TRIES: u32 = 6;
+    for mut place in everywhere("queue_locked").await {
+        let Some((server, database)) = place.server.clone() else { continue };
+        place.settings.statement_timeout = Duration::from_secs(1);
+        place.settings.acquire_timeout = Duration::from_secs(1);
+        place.settings.max_connections = TRIES / 2;
+        let name = place.name;
+        let (lock, unlock) = match server.kind {
+            Kind::MariaDb => ("LOCK TABLES evo_mcp_tasks WRITE", "UNLOCK TABLES"),
+            Kind::Postgres => ("LOCK TABLE evo_mcp_tasks", "COMMIT"),
+        };
+        let queue = place.queue(Driver::Own);
+        queue.ready().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut other = server.still(&database, lock).await;
+        for _ in 0..TRIES {
+            let made = queue.submit(&task("{}"), None).await;
+            assert!(matches!(made, Err(Error::Slow(_))), "{name}: {made:?}");
+        }
+        other.run(unlock).await;
+        for _ in 0..TRIES {
+            let made = queue.submit(&task("{}"), None).await;
+            assert!(matches!(made, Ok(Submitted::New(_))), "{name}: {made:?}");
+        }
+        assert_eq!(queue.depth().await.expect("it answers"), [0, TRIES.into(), 0, 0, 0], "{name}");
     }
 }
 
@@ -324,6 +373,123 @@ async fn keys_and_leases_run_out_and_runs_that_told_nothing_are_no_attempts() {
         }
         let runs: Vec<String> = queue.attempts(id).await.expect("it answers").into_iter().map(|run| run.2).collect();
         assert_eq!(runs, ["lost", "again", "again", "again"], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_lives_as_long_as_its_task_has_not_ended() {
+    for place in everywhere("queue_keys_live").await {
+        let (queue, name) = (place.queue(Driver::Own), place.name);
+        let key = Key { id: "k", payload_hash: "h", trace_id: "t", ttl_ms: 0 };
+        let submit = async || {
+            let made = queue.submit(&task(r#"{"key":"k"}"#), Some(key)).await;
+            made.unwrap_or_else(|error| panic!("{name}: {error}"))
+        };
+        let Submitted::New(id) = submit().await else { panic!("{name}: it is new") };
+        let same = async |status| match submit().await {
+            Submitted::Known(record) => assert_eq!((record.task_id, record.status), (Some(id), status), "{name}"),
+            made => panic!("{name}: {made:?}"),
+        };
+        assert_eq!(queue.sweep().await.unwrap_or_else(|error| panic!("{name}: {error}")), 0, "{name}");
+        same(Status::Preparing).await;
+        let claim = queue.claim("w", LEASE).await.expect("it answers").expect("it is due");
+        assert_eq!(queue.sweep().await.expect("it answers"), 0, "{name}");
+        same(Status::Running).await;
+        let finished = Settlement::Finished { result: "1", key: Some(("k", 60_000)) };
+        assert!(queue.settle(&claim, "w", finished).await.expect("it answers"), "{name}");
+        assert_eq!(queue.sweep().await.expect("it answers"), 0, "{name}");
+        same(Status::Finished).await;
+        place.run("UPDATE evo_mcp_keys SET expires_ms = expires_ms - 60000").await;
+        assert_eq!(queue.sweep().await.expect("it answers"), 1, "{name}");
+        assert!(matches!(submit().await, Submitted::New(new) if new != id), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_there_is_to_forget_is_forgotten_in_batches() {
+    const MANY: u64 = 1100;
+    for place in everywhere("queue_many").await {
+        let (queue, name) = (place.queue(Driver::Own), place.name);
+        queue.ready().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let rows = |row: &dyn Fn(u64) -> String| (1..=MANY).map(row).collect::<Vec<_>>().join(", ");
+        let tables = [
+            ("tasks", "id, identifier, action, status", rows(&|id| format!("({id}, 'emcp_dispatch', 'dispatch', 80)"))),
+            ("leases", "task_id, mac, open", rows(&|id| format!("({id}, '', 0)"))),
+            ("attempts", "task_id, run, worker, started_ms", rows(&|id| format!("({id}, 1, '', 0), ({id}, 2, '', 0)"))),
+            ("keys", "id, payload_hash, trace_id, expires_ms", rows(&|id| format!("('{id}', '', '', 0)"))),
+        ];
+        // The second time, the same rows find none in their way.
+        for _ in 0..2 {
+            for (table, columns, rows) in &tables {
+                place.run(&format!("INSERT INTO evo_mcp_{table} ({columns}) VALUES {rows}")).await;
+            }
+            assert_eq!(queue.sweep().await.unwrap_or_else(|error| panic!("{name}: {error}")), MANY, "{name}");
+            assert_eq!(queue.prune(LEASE).await.unwrap_or_else(|error| panic!("{name}: {error}")), MANY, "{name}");
+        }
+    }
+}
+
+/// As after `TRUNCATE`, or a restart of a server that remembers no count.
+#[tokio::test]
+async fn a_task_whose_number_was_anothers_before_has_nothing_of_it() {
+    for place in everywhere("queue_again").await {
+        let (queue, name) = (place.queue(Driver::Stask), place.name);
+        place.run(&stask::statements(place.dialect())).await;
+        let key = |id| Key { id, payload_hash: "h", trace_id: "t", ttl_ms: 60_000 };
+        let submit = async |id: &'static str, seal: &'static (dyn Fn(i64) -> String + Send + Sync)| {
+            let meta = format!("{{\"key\":\"{id}\"}}");
+            let made = queue.submit(&NewTask { seal, ..task(&meta) }, Some(key(id))).await;
+            made.unwrap_or_else(|error| panic!("{name}: {error}"))
+        };
+        for (number, id) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            assert_eq!(submit(id, &|_| "before".to_owned()).await, Submitted::New(number as i64 + 1), "{name}");
+        }
+        let claim = queue.claim("w", LEASE).await.expect("it answers").expect("it is due");
+        let second = queue.claim("w", LEASE).await.expect("it answers").expect("it is due");
+        queue.claim("w", LEASE).await.expect("it answers").expect("it is due");
+        let fourth = queue.claim("w", Duration::ZERO).await.expect("it answers").expect("it is due");
+        assert_eq!((claim.id, second.id, fourth.id), (1, 2, 4), "{name}");
+        place
+            .run(match place.dialect() {
+                Dialect::MySql => "TRUNCATE TABLE evo_s_tasks",
+                Dialect::Postgres => "TRUNCATE TABLE evo_s_tasks RESTART IDENTITY",
+                Dialect::Sqlite => "DELETE FROM evo_s_tasks; DELETE FROM sqlite_sequence WHERE name = 'evo_s_tasks'",
+            })
+            .await;
+
+        assert_eq!(submit("new", &|_| "after".to_owned()).await, Submitted::New(1), "{name}");
+        place
+            .run(
+                "INSERT INTO evo_s_tasks (identifier, action, status, result, meta) VALUES \
+                 ('emcp_dispatch', 'dispatch', 80, 'theirs', 'foreign'), \
+                 ('emcp_dispatch', 'dispatch', 10, NULL, 'foreign'), ('other', 'dispatch', 30, NULL, 'other')",
+            )
+            .await;
+        for id in ["a", "b", "c", "d"] {
+            let Submitted::Known(known) = submit(id, &seal).await else { panic!("{name}: {id} is known") };
+            let told = (known.status, known.result.as_deref(), known.message.as_deref());
+            assert_eq!(told, (Status::Failed, None, Some("The task was removed")), "{name}: {id}");
+        }
+        let Submitted::Known(known) = submit("new", &seal).await else { panic!("{name}: it is known") };
+        assert_eq!((known.status, known.task_id), (Status::Preparing, Some(1)), "{name}");
+        assert_eq!(queue.adopt().await.expect("it answers"), 1, "{name}");
+
+        assert!(!queue.renew(&claim, "w", LEASE).await.expect("it answers"), "{name}");
+        let again = queue.claim("w", LEASE).await.expect("it answers").expect("it is due");
+        assert_eq!((again.id, &*again.mac, again.lost.as_deref()), (1, "after", None), "{name}");
+        // The same worker, and its first run of each.
+        assert!(!queue.renew(&claim, "w", LEASE).await.expect("it answers"), "{name}");
+        let late = Settlement::Finished { result: "late", key: None };
+        assert!(!queue.settle(&claim, "w", late).await.expect("it answers"), "{name}");
+        let runs: Vec<i64> = queue.attempts(1).await.expect("it answers").into_iter().map(|(run, ..)| run).collect();
+        assert_eq!(runs, [again.run], "{name}");
+        let foreign = queue.claim("w", LEASE).await.expect("it answers").expect("it was taken over");
+        assert_eq!((foreign.id, &*foreign.mac), (3, ""), "{name}");
+        assert_eq!(queue.claim("w", LEASE).await.expect("it answers"), None, "{name}: the fourth is not ours");
+        queue.prune(LEASE).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        for gone in [&second, &fourth] {
+            assert!(!queue.renew(gone, "w", LEASE).await.expect("it answers"), "{name}: {}", gone.id);
+        }
     }
 }
 

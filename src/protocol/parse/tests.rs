@@ -352,6 +352,28 @@ fn params_and_arguments_are_told_by_kind() {
     }
 }
 
+#[test]
+fn a_progress_token_is_no_longer_than_an_id_may_be() {
+    let token = |json: &str| {
+        let body = format!(r#"{{"jsonrpc":"2.0","method":"m","params":{{"_meta":{{"progressToken":{json}}}}}}}"#);
+        parse(body.as_bytes()).expect("a notification").has_progress_token
+    };
+    let text = |bytes: usize| format!("\"{}\"", "t".repeat(bytes));
+    for (json, expected) in [
+        (text(0), true),
+        (text(256), true),
+        (text(257), false),
+        (format!("\"{}\"", "\\u0074".repeat(256)), true),
+        (format!("\"{}\"", "\\u00e9".repeat(129)), false),
+        ("-7".to_owned(), true),
+        ("1.5".to_owned(), false),
+        ("null".to_owned(), false),
+        ("[\"t\"]".to_owned(), false),
+    ] {
+        assert_eq!(token(&json), expected, "{json}");
+    }
+}
+
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z]{0,6}", "\\PC{0,12}", "[\\x00-\\x1f\"\\\\/é😀]{0,6}", "x{7,40}"]
 }

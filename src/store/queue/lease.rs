@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sea_query::Value;
 
-use crate::store::queue::{IDENTIFIER, Priority, Queue, Status, retried};
+use crate::store::queue::writer::Work;
+use crate::store::queue::{Priority, Queue, Status, retried};
 use crate::store::{Dialect, Error};
 
 /// How many tasks are looked at for one that nobody else has taken meanwhile.
@@ -69,7 +70,7 @@ impl Queue {
         let sql = self.sql(&format!(
             "SELECT l.task_id, l.holder FROM {{leases}} l JOIN {{tasks}} t ON t.id = l.task_id WHERE l.open = 1 \
              AND l.not_before_ms <= {{now_ms}} AND l.until_ms <= {{now_ms}} AND t.status IN (30, 50) \
-             ORDER BY l.urgency, l.task_id LIMIT {CANDIDATES}"
+             AND t.identifier = {{identifier}} ORDER BY l.urgency, l.task_id LIMIT {CANDIDATES}"
         ));
         let candidates = work.fetch(&sql, Vec::new()).await?;
         // A row that somebody holds is passed over: who holds it may stand still. MySQL's older versions cannot say so;
@@ -84,7 +85,7 @@ impl Queue {
         ));
         let run = self.sql(
             "UPDATE {tasks} SET status = 50, progress = 10, attempts = attempts + 1, start_at = {now}, \
-             updated_at = {now} WHERE id = ? AND status IN (30, 50)",
+             updated_at = {now} WHERE id = ? AND identifier = {identifier} AND status IN (30, 50)",
         );
         for candidate in &candidates {
             let id = candidate.integer(0)?;
@@ -145,26 +146,44 @@ impl Queue {
 
     async fn try_adopt(&self) -> Result<u64, Error> {
         let mut work = self.begin().await?;
+        // A lease may be that of an earlier task of this number. What says that we made it is not others'.
         let sql = self.sql(&format!(
             "SELECT t.id, t.priority FROM {{tasks}} t LEFT JOIN {{leases}} l ON l.task_id = t.id \
-             WHERE l.task_id IS NULL AND t.identifier = ? AND t.action = 'dispatch' AND t.status = 10 \
+             WHERE (l.task_id IS NULL OR COALESCE(CAST(t.meta AS {{text}}), '') NOT LIKE '%\"mcp_sidecar\":%') \
+             AND t.identifier = {{identifier}} AND t.action = 'dispatch' AND t.status = 10 \
              AND (t.start_at IS NULL OR t.start_at <= {{now}}) ORDER BY t.id LIMIT {CANDIDATES}"
         ));
-        let found = work.fetch(&sql, vec![IDENTIFIER.into()]).await?;
+        let found = work.fetch(&sql, Vec::new()).await?;
         let mut adopted = 0;
         for row in &found {
             let id = row.integer(0)?;
             let priority = row.text(1)?.and_then(|word| Priority::of(&word)).unwrap_or_default();
             let sql = self.sql("UPDATE {tasks} SET status = 30, updated_at = {now} WHERE id = ? AND status = 10");
             if work.execute(&sql, vec![id.into()]).await? == 1 {
-                let sql =
-                    self.sql("INSERT INTO {leases} (task_id, mac, urgency, not_before_ms) VALUES (?, '', ?, {now_ms})");
-                work.execute(&sql, vec![id.into(), (priority as i64).into()]).await?;
+                self.enlist(&mut work, id, "", priority).await?;
                 adopted += 1;
             }
         }
         work.commit().await?;
         Ok(adopted)
+    }
+
+    /// Gives a new task its lease. Ids start again where sTask's table was emptied: what is known of an earlier task of
+    /// this number goes, but for the count of runs, by which whoever runs that one is fenced off.
+    pub(super) async fn enlist(&self, work: &mut Work, id: i64, mac: &str, priority: Priority) -> Result<(), Error> {
+        let sql = self
+            .sql("{insert} INTO {leases} (mac, urgency, task_id, not_before_ms) VALUES (?, ?, ?, {now_ms}){otherwise}");
+        let values: Vec<Value> = vec![mac.into(), (priority as i64).into(), id.into()];
+        if work.execute(&sql, values.clone()).await? == 1 {
+            return Ok(());
+        }
+        let sql = self.sql(
+            "UPDATE {leases} SET mac = ?, urgency = ?, holder = NULL, until_ms = 0, open = 1, not_before_ms = {now_ms} \
+             WHERE task_id = ?",
+        );
+        work.execute(&sql, values).await?;
+        work.execute(&self.sql("DELETE FROM {attempts} WHERE task_id = ?"), vec![id.into()]).await?;
+        Ok(())
     }
 
     /// Keeps a task for another `lease` from now; `false` when it is this worker's no more.
@@ -218,7 +237,8 @@ impl Queue {
         let finished = if again.is_some() { "NULL" } else { "{now}" };
         let sql = self.sql(&format!(
             "UPDATE {{tasks}} SET status = ?, progress = ?, message = COALESCE(?, message), result = ?, \
-             attempts = attempts - ?, finished_at = {finished}, updated_at = {{now}} WHERE id = ? AND status = 50"
+             attempts = attempts - ?, finished_at = {finished}, updated_at = {{now}} WHERE id = ? AND identifier = {{identifier}} \
+             AND status = 50"
         ));
         let values: Vec<Value> = vec![
             status.code().into(),

@@ -15,6 +15,7 @@ mod operate;
 mod probe;
 mod schema;
 mod submit;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -33,6 +34,9 @@ use crate::store::{Dialect, Error, Settings};
 
 /// What rows of ours carry in `identifier`, and the row in `s_workers`.
 pub const IDENTIFIER: &str = "emcp_dispatch";
+/// Of a key, that its task has not ended.
+const UNENDED: &str = "EXISTS (SELECT 1 FROM {tasks} WHERE {tasks}.id = {keys}.task_id \
+                       AND {tasks}.identifier = {identifier} AND {tasks}.status IN (10, 30, 50))";
 /// How often work that others were in the way of is begun again.
 const TRIES: u32 = 8;
 
@@ -231,13 +235,18 @@ impl Queue {
         self.writer.dialect()
     }
 
-    /// A statement's text with the names of the tables and of this moment filled in.
+    /// A statement's text with the names of the tables and of this moment filled in. `{insert}` … `{otherwise}` adds a
+    /// row unless it is there.
     fn sql(&self, text: &str) -> String {
-        text.replace("{tasks}", &self.names.tasks)
+        text.replace("{unended}", UNENDED)
+            .replace("{tasks}", &self.names.tasks)
             .replace("{leases}", &self.names.leases)
             .replace("{attempts}", &self.names.attempts)
             .replace("{keys}", &self.names.keys)
             .replace("{workers}", &self.names.workers)
+            .replace("{identifier}", &format!("'{IDENTIFIER}'"))
+            .replace("{insert}", if self.dialect() == Dialect::MySql { "INSERT IGNORE" } else { "INSERT" })
+            .replace("{otherwise}", if self.dialect() == Dialect::MySql { "" } else { " ON CONFLICT DO NOTHING" })
             .replace("{now_ms}", schema::now_ms(self.dialect()))
             .replace("{now}", schema::now(self.dialect()))
             .replace("{text}", if self.dialect() == Dialect::MySql { "CHAR" } else { "TEXT" })

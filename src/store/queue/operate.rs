@@ -20,7 +20,7 @@ pub struct Task {
     pub started_by: Option<i64>,
     /// JSON.
     pub meta: String,
-    /// JSON, or empty.
+    /// JSON, or empty; left out of lists.
     pub result: String,
     pub attempts: i64,
     pub max_attempts: i64,
@@ -62,7 +62,7 @@ impl Registration {
     }
 }
 
-const COLUMNS: &str = "id, status, message, started_by, meta, result, attempts, max_attempts, priority, progress, \
+const COLUMNS: &str = "id, status, message, started_by, meta, attempts, max_attempts, priority, progress, \
                        CAST(created_at AS {text}), CAST(start_at AS {text}), CAST(finished_at AS {text})";
 
 impl Queue {
@@ -87,10 +87,12 @@ impl Queue {
     /// # Errors
     /// When the database does not answer.
     pub async fn task(&self, id: i64) -> Result<Option<Task>, Error> {
-        let sql = self.sql(&format!("SELECT {COLUMNS} FROM {{tasks}} WHERE identifier = ? AND id = ?"));
+        let sql = self.sql(&format!("SELECT {COLUMNS}, result FROM {{tasks}} WHERE identifier = ? AND id = ?"));
         retried!(self, async {
             let rows = self.begin().await?.fetch(&sql, vec![IDENTIFIER.into(), id.into()]).await?;
-            rows.first().map(task).transpose()
+            let with_result =
+                |row: &Row| Ok::<_, Error>(Task { result: row.text(12)?.unwrap_or_default(), ..task(row)? });
+            rows.first().map(with_result).transpose()
         })
     }
 
@@ -132,7 +134,8 @@ impl Queue {
         let sql = self.sql(
             "SELECT {now_ms} - MIN(CASE WHEN l.until_ms > l.not_before_ms THEN l.until_ms ELSE l.not_before_ms END) \
              FROM {leases} l JOIN {tasks} t ON t.id = l.task_id WHERE l.open = 1 \
-             AND l.not_before_ms <= {now_ms} AND l.until_ms <= {now_ms} AND t.status IN (30, 50)",
+             AND l.not_before_ms <= {now_ms} AND l.until_ms <= {now_ms} AND t.status IN (30, 50) \
+             AND t.identifier = {identifier}",
         );
         retried!(self, async {
             let rows = self.begin().await?.fetch(&sql, Vec::new()).await?;
@@ -268,13 +271,13 @@ fn task(row: &Row) -> Result<Task, Error> {
         message: text(2)?,
         started_by: Some(row.integer(3)?).filter(|id| *id != 0),
         meta: text(4)?,
-        result: text(5)?,
-        attempts: row.integer(6)?,
-        max_attempts: row.integer(7)?,
-        priority: text(8)?,
-        progress: row.integer(9)?,
-        created_at: text(10)?,
-        start_at: text(11)?,
-        finished_at: text(12)?,
+        result: String::new(),
+        attempts: row.integer(5)?,
+        max_attempts: row.integer(6)?,
+        priority: text(7)?,
+        progress: row.integer(8)?,
+        created_at: text(9)?,
+        start_at: text(10)?,
+        finished_at: text(11)?,
     })
 }

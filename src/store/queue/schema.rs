@@ -3,6 +3,9 @@
 use crate::store::Dialect;
 use crate::store::queue::Driver;
 
+/// What tells a table's indexes apart, and their columns.
+type Indexes = &'static [(&'static str, &'static str)];
+
 /// The tables of one driver, by their full names.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
@@ -42,21 +45,21 @@ impl Names {
             Dialect::Postgres => ("BIGSERIAL PRIMARY KEY", "TEXT", "TIMESTAMP(0) NULL", ""),
             Dialect::Sqlite => ("INTEGER PRIMARY KEY AUTOINCREMENT", "TEXT", "DATETIME NULL", ""),
         };
-        let mut tables: Vec<(&str, String, &str)> = vec![
+        let mut tables: Vec<(&str, String, Indexes)> = vec![
             (
                 leases,
                 "task_id BIGINT NOT NULL PRIMARY KEY, mac VARCHAR(64) NOT NULL, holder VARCHAR(64) NULL, \
                  until_ms BIGINT NOT NULL DEFAULT 0, not_before_ms BIGINT NOT NULL DEFAULT 0, \
                  urgency SMALLINT NOT NULL DEFAULT 1, runs INT NOT NULL DEFAULT 0, open SMALLINT NOT NULL DEFAULT 1"
                     .to_owned(),
-                "open, not_before_ms",
+                &[("due", "open, not_before_ms")],
             ),
             (
                 attempts,
                 "task_id BIGINT NOT NULL, run INT NOT NULL, worker VARCHAR(64) NOT NULL, started_ms BIGINT NOT NULL, \
                  ended_ms BIGINT NULL, outcome VARCHAR(32) NULL, PRIMARY KEY (task_id, run)"
                     .to_owned(),
-                "started_ms",
+                &[("due", "started_ms")],
             ),
             (
                 keys,
@@ -64,7 +67,7 @@ impl Names {
                     "id VARCHAR(64) NOT NULL PRIMARY KEY, payload_hash VARCHAR(64) NOT NULL, task_id BIGINT NULL, \
                      trace_id VARCHAR(128) NOT NULL, result {long} NULL, expires_ms BIGINT NOT NULL"
                 ),
-                "expires_ms",
+                &[("due", "expires_ms"), ("task", "task_id")],
             ),
         ];
         if driver == Driver::Own {
@@ -75,15 +78,21 @@ impl Names {
                  max_attempts INT NOT NULL DEFAULT 3, priority VARCHAR(255) NOT NULL DEFAULT 'normal', \
                  progress INT NOT NULL DEFAULT 0, created_at {stamp}, updated_at {stamp}"
             );
-            tables.push((tasks, columns, "status"));
+            tables.push((tasks, columns, &[("due", "status")]));
         }
         let mut statements = Vec::new();
-        for (table, columns, index) in tables {
+        for (table, columns, indexes) in tables {
             // MySQL makes no index `IF NOT EXISTS`: there it is part of the table.
-            let inline = if dialect == Dialect::MySql { format!(", INDEX ({index})") } else { String::new() };
+            let inline = match dialect {
+                Dialect::MySql => indexes.iter().map(|(_, index)| format!(", INDEX ({index})")).collect(),
+                Dialect::Postgres | Dialect::Sqlite => String::new(),
+            };
             statements.push(format!("CREATE TABLE IF NOT EXISTS {table} ({columns}{inline}){end}"));
             if dialect != Dialect::MySql {
-                statements.push(format!("CREATE INDEX IF NOT EXISTS {table}_due ON {table} ({index})"));
+                let made = |(name, index): &(&str, &str)| {
+                    format!("CREATE INDEX IF NOT EXISTS {table}_{name} ON {table} ({index})")
+                };
+                statements.extend(indexes.iter().map(made));
             }
         }
         statements

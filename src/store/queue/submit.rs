@@ -1,19 +1,17 @@
 //! New tasks, and requests that were seen before.
 
-use std::time::Duration;
-
 use sea_query::Value;
 
 use crate::store::queue::writer::Work;
 use crate::store::queue::{Driver, IDENTIFIER, Priority, Queue, Status, retried};
-use crate::store::{Dialect, Error, Row};
+use crate::store::{Error, Row};
 
 /// What sTask's screens show while a task waits.
 const QUEUED: &str = "Queued by mcp-sidecar";
 
 /// A task to be made.
 pub struct NewTask<'a> {
-    /// JSON.
+    /// JSON, which holds [`Key::id`] where there is a key: a key leads to no other task.
     pub meta: &'a str,
     pub started_by: Option<u64>,
     pub priority: Priority,
@@ -90,8 +88,7 @@ impl Queue {
             task.priority.as_str().into(),
         ];
         let id = work.insert(&sql, values).await?;
-        let sql = self.sql("INSERT INTO {leases} (task_id, mac, urgency, not_before_ms) VALUES (?, ?, ?, {now_ms})");
-        work.execute(&sql, vec![id.into(), (task.seal)(id).into(), (task.priority as i64).into()]).await?;
+        self.enlist(&mut work, id, &(task.seal)(id), task.priority).await?;
         if let Some(key) = key {
             let sql = self.sql("UPDATE {keys} SET task_id = ? WHERE id = ?");
             work.execute(&sql, vec![id.into(), key.id.into()]).await?;
@@ -140,101 +137,25 @@ impl Queue {
         })
     }
 
-    /// Forgets keys whose time is over; how many.
-    ///
-    /// # Errors
-    /// When the database does not do it.
-    pub async fn sweep(&self) -> Result<u64, Error> {
-        let sql = self.sql("DELETE FROM {keys} WHERE expires_ms <= {now_ms}");
-        retried!(self, async {
-            let mut work = self.begin().await?;
-            let gone = work.execute(&sql, Vec::new()).await?;
-            work.commit().await?;
-            Ok::<_, Error>(gone)
-        })
-    }
-
-    /// Closes leases of tasks that others ended, and forgets what ended longer ago than `keep`: of our own driver the
-    /// tasks, where no key asks for them any more, and of both what is known of their runs. How many tasks.
-    ///
-    /// # Errors
-    /// When the database does not do it.
-    pub async fn prune(&self, keep: Duration) -> Result<u64, Error> {
-        retried!(self, self.try_prune(keep))
-    }
-
-    async fn try_prune(&self, keep: Duration) -> Result<u64, Error> {
-        let keep = ms(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX));
-        let mut work = self.begin().await?;
-        self.close_orphans(&mut work).await?;
-        let mut gone = 0;
-        if self.driver == Driver::Own {
-            let sql = self.sql(
-                "DELETE FROM {tasks} WHERE status IN (80, 100) AND id IN (SELECT task_id FROM {leases} \
-                 WHERE open = 0 AND not_before_ms <= {now_ms} - ?) \
-                 AND NOT EXISTS (SELECT 1 FROM {keys} WHERE {keys}.task_id = {tasks}.id)",
-            );
-            gone = work.execute(&sql, vec![keep.into()]).await?;
-        }
-        for sql in [
-            "DELETE FROM {leases} WHERE open = 0 AND not_before_ms <= {now_ms} - ? \
-             AND NOT EXISTS (SELECT 1 FROM {tasks} WHERE {tasks}.id = {leases}.task_id)",
-            "DELETE FROM {attempts} WHERE started_ms <= {now_ms} - ? \
-             AND NOT EXISTS (SELECT 1 FROM {tasks} WHERE {tasks}.id = {attempts}.task_id)",
-        ] {
-            work.execute(&self.sql(sql), vec![keep.into()]).await?;
-        }
-        work.commit().await?;
-        Ok(gone)
-    }
-
-    /// Closes open leases whose task was ended or deleted behind our back, as in sTask's screens: whoever runs it loses
-    /// it. The code stays, so that the task can be retried.
-    async fn close_orphans(&self, work: &mut Work) -> Result<(), Error> {
-        let alive = "EXISTS (SELECT 1 FROM {tasks} WHERE {tasks}.id = {leases}.task_id \
-                     AND {tasks}.status NOT IN (80, 100))";
-        let sql =
-            self.sql(&format!("SELECT task_id, runs, not_before_ms FROM {{leases}} WHERE open = 1 AND NOT {alive}"));
-        let orphans = work.fetch(&sql, Vec::new()).await?;
-        // Fenced by what was seen, since an operator may have the task run again in between.
-        let close = self.sql(
-            "UPDATE {leases} SET open = 0, holder = NULL, until_ms = 0, not_before_ms = {now_ms} \
-             WHERE task_id = ? AND open = 1 AND runs = ? AND not_before_ms = ?",
-        );
-        let end = self.sql(
-            "UPDATE {attempts} SET ended_ms = {now_ms}, outcome = 'cancelled' WHERE task_id = ? AND ended_ms IS NULL",
-        );
-        for orphan in &orphans {
-            let id = Value::from(orphan.integer(0)?);
-            let seen = vec![id.clone(), orphan.integer(1)?.into(), orphan.integer(2)?.into()];
-            if work.execute(&close, seen).await? == 1 {
-                work.execute(&end, vec![id]).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Takes the key; what is known of it where somebody has it.
     async fn take_key(&self, work: &mut Work, key: Key<'_>) -> Result<Option<Record>, Error> {
-        let sql = self.sql("DELETE FROM {keys} WHERE id = ? AND expires_ms <= {now_ms}");
+        let sql = self.sql("DELETE FROM {keys} WHERE id = ? AND expires_ms <= {now_ms} AND NOT {unended}");
         work.execute(&sql, vec![key.id.into()]).await?;
-        let (insert, otherwise) = match self.dialect() {
-            Dialect::MySql => ("INSERT IGNORE", ""),
-            Dialect::Postgres | Dialect::Sqlite => ("INSERT", " ON CONFLICT DO NOTHING"),
-        };
-        let sql = self.sql(&format!(
-            "{insert} INTO {{keys}} (id, payload_hash, trace_id, expires_ms) VALUES (?, ?, ?, {{now_ms}} + ?){otherwise}"
-        ));
+        let sql = self.sql(
+            "{insert} INTO {keys} (id, payload_hash, trace_id, expires_ms) VALUES (?, ?, ?, {now_ms} + ?){otherwise}",
+        );
         let values: Vec<Value> =
             vec![key.id.into(), key.payload_hash.into(), key.trace_id.into(), ms(key.ttl_ms).into()];
         if work.execute(&sql, values).await? == 1 {
             return Ok(None);
         }
+        // Ids start again where sTask's table was emptied: a task of the same number may be another's.
         let sql = self.sql(
             "SELECT k.payload_hash, k.task_id, k.trace_id, k.result, t.status, t.result, t.message FROM {keys} k \
-             LEFT JOIN {tasks} t ON t.id = k.task_id WHERE k.id = ?",
+             LEFT JOIN {tasks} t ON t.id = k.task_id AND t.identifier = {identifier} \
+             AND CAST(t.meta AS {text}) LIKE ? WHERE k.id = ?",
         );
-        let rows = work.fetch(&sql, vec![key.id.into()]).await?;
+        let rows = work.fetch(&sql, vec![format!("%{}%", key.id).into(), key.id.into()]).await?;
         // Whoever had it has just given it up.
         rows.first().map_or(Err(Error::Contended), |row| record(row).map(Some))
     }
@@ -261,6 +182,6 @@ fn record(row: &Row) -> Result<Record, Error> {
     })
 }
 
-fn ms(value: u64) -> i64 {
+pub(super) fn ms(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX / 2)
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use sea_query::Value;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
-use sqlx::pool::PoolOptions;
+use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
-use sqlx::{AssertSqlSafe, Executor as _, MySql, Postgres, Row as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Executor as _, MySql, Postgres, Row as _, Sqlite};
 
+use crate::store::engine::spawn;
 use crate::store::queue::Driver;
 use crate::store::reader::bound;
 use crate::store::row::Inner;
@@ -16,6 +17,8 @@ use crate::store::{Dialect, Error, Row, Settings};
 
 /// How long SQLite waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(15);
+/// How long a connection may take to undo its transaction, and to say that it is well.
+const BACK: Duration = Duration::from_secs(5);
 
 /// A pool of one engine whose connections may write.
 #[derive(Clone, Debug)]
@@ -62,7 +65,10 @@ impl Writer {
                         // no such limit for transactions, and hangs up on everybody who is idle.
                         let version: String = connection.fetch_one("SELECT VERSION()").await?.try_get_unchecked(0)?;
                         let of = if version.contains("MariaDB") { "idle_transaction_timeout" } else { "wait_timeout" };
-                        let limit = AssertSqlSafe(format!("SET SESSION {of} = {still}"));
+                        // Who waits for a table hears nothing of a client that has gone.
+                        let wait = still + 1;
+                        let limit = format!("SET SESSION {of} = {still}, SESSION lock_wait_timeout = {wait}");
+                        let limit = AssertSqlSafe(limit);
                         connection.execute(sqlx::raw_sql(limit)).await?;
                         Ok(())
                     })
@@ -81,6 +87,10 @@ impl Writer {
                     Box::pin(async move {
                         let limit = AssertSqlSafe(format!("SET idle_in_transaction_session_timeout = {still}"));
                         connection.execute(sqlx::raw_sql(limit)).await?;
+                        // Since version 14.
+                        if let Err(error) = connection.execute("SET client_connection_check_interval = 250").await {
+                            tracing::debug!(%error, "store: the server does not look for clients that have left");
+                        }
                         Ok(())
                     })
                 });
@@ -105,12 +115,12 @@ impl Writer {
     }
 
     pub async fn begin(&self) -> Result<Work, Error> {
-        Ok(match self {
-            Self::MySql(pool) => Work::MySql(pool.begin().await?),
-            Self::Postgres(pool) => Work::Postgres(pool.begin().await?),
+        match self {
+            Self::MySql(pool) => Work::begin(Link::MySql(pool.acquire().await?), "BEGIN").await,
+            Self::Postgres(pool) => Work::begin(Link::Postgres(pool.acquire().await?), "BEGIN").await,
             // Begun as a writer, so that it never has to become one, which SQLite refuses under contention.
-            Self::Sqlite(pool) => Work::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
-        })
+            Self::Sqlite(pool) => Work::begin(Link::Sqlite(pool.acquire().await?), "BEGIN IMMEDIATE").await,
+        }
     }
 }
 
@@ -122,62 +132,145 @@ fn common<DB: sqlx::Database>(options: PoolOptions<DB>, settings: &Settings, con
         .max_lifetime(settings.max_lifetime)
 }
 
-/// One transaction; dropped without [`Self::commit`] it never happened.
-pub(super) enum Work {
-    MySql(Transaction<'static, MySql>),
-    Postgres(Transaction<'static, Postgres>),
-    Sqlite(Transaction<'static, Sqlite>),
+/// A connection in use.
+enum Link {
+    MySql(PoolConnection<MySql>),
+    Postgres(PoolConnection<Postgres>),
+    Sqlite(PoolConnection<Sqlite>),
+}
+
+impl Link {
+    async fn run(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
+        match self {
+            Self::MySql(link) => (&mut **link).execute(statement).await.map(drop),
+            Self::Postgres(link) => (&mut **link).execute(statement).await.map(drop),
+            Self::Sqlite(link) => (&mut **link).execute(statement).await.map(drop),
+        }
+    }
+
+    /// Gives it back to the pool, which asks it first whether it is well.
+    async fn give_back(mut self) {
+        match &mut self {
+            Self::MySql(link) => link.return_to_pool().await,
+            Self::Postgres(link) => link.return_to_pool().await,
+            Self::Sqlite(link) => link.return_to_pool().await,
+        }
+    }
+
+    fn close(mut self) {
+        match &mut self {
+            Self::MySql(link) => link.close_on_drop(),
+            Self::Postgres(link) => link.close_on_drop(),
+            Self::Sqlite(link) => link.close_on_drop(),
+        }
+    }
+}
+
+/// One transaction; dropped without [`Self::commit`] it never happened. Dropped while a statement is pending, its
+/// connection is closed: the answer would meet whoever has it next, or nobody, for hours.
+pub(super) struct Work {
+    /// `None` only while it is dropped.
+    link: Option<Link>,
+    /// A statement's answer is owed.
+    busy: bool,
+    /// There is something to undo.
+    open: bool,
 }
 
 impl Work {
+    async fn begin(link: Link, statement: &'static str) -> Result<Self, Error> {
+        let mut work = Self { link: Some(link), busy: false, open: true };
+        work.run(statement).await?;
+        Ok(work)
+    }
+
+    async fn run(&mut self, statement: &'static str) -> Result<(), Error> {
+        self.asked(async |link| Ok(link.run(statement).await?)).await
+    }
+
+    /// Asks the database something, and knows meanwhile that an answer is owed.
+    async fn asked<T>(&mut self, ask: impl AsyncFnOnce(&mut Link) -> Result<T, Error>) -> Result<T, Error> {
+        let link = self.link.as_mut().ok_or(Error::Unreachable)?;
+        self.busy = true;
+        let answer = ask(link).await;
+        // What the database refused is over; a connection that broke is not worth keeping.
+        self.busy = matches!(&answer, Err(Error::Database(error)) if error.as_database_error().is_none());
+        answer
+    }
+
     /// Runs a statement; how many rows it met.
     pub async fn execute(&mut self, sql: &str, values: Vec<Value>) -> Result<u64, Error> {
-        Ok(match self {
-            Self::MySql(work) => bound!(sql.to_owned(), values).execute(&mut **work).await?.rows_affected(),
-            Self::Postgres(work) => bound!(numbered(sql), values).execute(&mut **work).await?.rows_affected(),
-            Self::Sqlite(work) => bound!(sql.to_owned(), values).execute(&mut **work).await?.rows_affected(),
+        self.asked(async |link| {
+            Ok(match link {
+                Link::MySql(link) => bound!(sql.to_owned(), values).execute(&mut **link).await?.rows_affected(),
+                Link::Postgres(link) => bound!(numbered(sql), values).execute(&mut **link).await?.rows_affected(),
+                Link::Sqlite(link) => bound!(sql.to_owned(), values).execute(&mut **link).await?.rows_affected(),
+            })
         })
+        .await
     }
 
     /// Inserts one row into a table whose key `id` counts up; the new row's id.
     pub async fn insert(&mut self, sql: &str, values: Vec<Value>) -> Result<i64, Error> {
-        Ok(match self {
-            Self::MySql(work) => {
-                let id = bound!(sql.to_owned(), values).execute(&mut **work).await?.last_insert_id();
-                i64::try_from(id).unwrap_or(i64::MAX)
-            }
-            Self::Postgres(work) => {
-                let sql = numbered(&format!("{sql} RETURNING CAST(id AS BIGINT)"));
-                bound!(sql, values).fetch_one(&mut **work).await?.try_get(0)?
-            }
-            Self::Sqlite(work) => bound!(sql.to_owned(), values).execute(&mut **work).await?.last_insert_rowid(),
+        self.asked(async |link| {
+            Ok(match link {
+                Link::MySql(link) => {
+                    let id = bound!(sql.to_owned(), values).execute(&mut **link).await?.last_insert_id();
+                    i64::try_from(id).unwrap_or(i64::MAX)
+                }
+                Link::Postgres(link) => {
+                    let sql = numbered(&format!("{sql} RETURNING CAST(id AS BIGINT)"));
+                    bound!(sql, values).fetch_one(&mut **link).await?.try_get(0)?
+                }
+                Link::Sqlite(link) => bound!(sql.to_owned(), values).execute(&mut **link).await?.last_insert_rowid(),
+            })
         })
+        .await
     }
 
     pub async fn fetch(&mut self, sql: &str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
-        Ok(match self {
-            Self::MySql(work) => {
-                let rows = bound!(sql.to_owned(), values).fetch_all(&mut **work).await?;
-                rows.into_iter().map(|row| Row(Inner::MySql(row))).collect()
-            }
-            Self::Postgres(work) => {
-                let rows = bound!(numbered(sql), values).fetch_all(&mut **work).await?;
-                rows.into_iter().map(|row| Row(Inner::Postgres(row))).collect()
-            }
-            Self::Sqlite(work) => {
-                let rows = bound!(sql.to_owned(), values).fetch_all(&mut **work).await?;
-                rows.into_iter().map(|row| Row(Inner::Sqlite(row))).collect()
-            }
+        self.asked(async |link| {
+            Ok(match link {
+                Link::MySql(link) => {
+                    let rows = bound!(sql.to_owned(), values).fetch_all(&mut **link).await?;
+                    rows.into_iter().map(|row| Row(Inner::MySql(row))).collect()
+                }
+                Link::Postgres(link) => {
+                    let rows = bound!(numbered(sql), values).fetch_all(&mut **link).await?;
+                    rows.into_iter().map(|row| Row(Inner::Postgres(row))).collect()
+                }
+                Link::Sqlite(link) => {
+                    let rows = bound!(sql.to_owned(), values).fetch_all(&mut **link).await?;
+                    rows.into_iter().map(|row| Row(Inner::Sqlite(row))).collect()
+                }
+            })
         })
+        .await
     }
 
-    pub async fn commit(self) -> Result<(), Error> {
-        match self {
-            Self::MySql(work) => work.commit().await?,
-            Self::Postgres(work) => work.commit().await?,
-            Self::Sqlite(work) => work.commit().await?,
-        }
+    pub async fn commit(mut self) -> Result<(), Error> {
+        self.run("COMMIT").await?;
+        self.open = false;
         Ok(())
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let Some(mut link) = self.link.take() else { return };
+        if self.busy {
+            link.close();
+            return;
+        }
+        let open = self.open;
+        spawn(async move {
+            if open && !matches!(tokio::time::timeout(BACK, link.run("ROLLBACK")).await, Ok(Ok(()))) {
+                link.close();
+                return;
+            }
+            // Dropped in the midst of it, the connection ends, and its place is free.
+            let _ = tokio::time::timeout(BACK, link.give_back()).await;
+        });
     }
 }
 
