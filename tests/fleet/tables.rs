@@ -149,12 +149,16 @@ impl Tables {
         self.runtime.block_on(self.server.run(DATABASE, &self.sql(&statement)));
     }
 
-    /// The newest tasks, as operators see them.
+    /// The newest tasks, as operators see them, with their results.
     pub fn list(&self) -> Vec<Task> {
         let settings = Settings::new(Secret::new(self.url()), site::PREFIX);
         self.runtime.block_on(async {
             let queue = Queue::open(&settings, self.stage.driver).expect("valid settings");
-            queue.list(None, 100_000).await.expect("it answers")
+            let mut tasks = queue.list(None, 100_000).await.expect("it answers");
+            for listed in &mut tasks {
+                *listed = queue.task(listed.id).await.expect("it answers").expect("it is there");
+            }
+            tasks
         })
     }
 }

@@ -237,8 +237,8 @@ impl Queue {
         let finished = if again.is_some() { "NULL" } else { "{now}" };
         let sql = self.sql(&format!(
             "UPDATE {{tasks}} SET status = ?, progress = ?, message = COALESCE(?, message), result = ?, \
-             attempts = attempts - ?, finished_at = {finished}, updated_at = {{now}} WHERE id = ? AND identifier = {{identifier}} \
-             AND status = 50"
+             attempts = attempts - ?, finished_at = {finished}, updated_at = {{now}} \
+             WHERE id = ? AND identifier = {{identifier}} AND status = 50"
         ));
         let values: Vec<Value> = vec![
             status.code().into(),
