@@ -243,7 +243,7 @@ fn segments_are_reserved(routes: &Routes, text: &str) -> bool {
             let opens = start == 0
                 || (start == 1 && authority)
                 || runs_script(segments[start - 1])
-                || behind_script(segments[start]).next().is_some();
+                || behind_script(segments[start]).is_some();
             opens && is_reserved(routes, &segments[start..])
         })
 }
@@ -264,22 +264,32 @@ fn runs_script(segment: &str) -> bool {
 }
 
 /// What a script could get as the first segment of its path where no slash stands behind its name: PHP's frameworks cut
-/// the name off the target, and take `/index.phpapi/v1` for `api/v1`. Any suffix counts, since names differ in length.
-fn behind_script(segment: &str) -> impl Iterator<Item = &str> {
-    let behind = segment.split_once(".ph").map_or("", |(_, behind)| behind);
-    behind.char_indices().map(|(at, _)| &behind[at..])
+/// the name off the target, and take `/index.phpapi/v1` for `api/v1`. Any end of it counts, since names differ in length.
+fn behind_script(segment: &str) -> Option<&str> {
+    segment.split_once(".ph").map(|(_, behind)| behind).filter(|behind| !behind.is_empty())
 }
 
-/// Whether the segment can be read as this word.
+/// Whether the segment, which is in lower case, can be read as this word.
 fn is(segment: &str, word: &str) -> bool {
-    let same = |text: &str| text.eq_ignore_ascii_case(word) || text == word.to_lowercase();
-    same(segment) || behind_script(segment).any(same)
+    let behind = behind_script(segment).map_or(&b""[..], str::as_bytes);
+    let ends_with = |word: &str| {
+        behind.len().checked_sub(word.len()).is_some_and(|at| behind[at..].eq_ignore_ascii_case(word.as_bytes()))
+    };
+    if word.is_ascii() {
+        return segment.eq_ignore_ascii_case(word) || ends_with(word);
+    }
+    let word = word.to_lowercase();
+    segment == word || ends_with(&word)
 }
 
 fn is_version(routes: &Routes, segment: &str) -> bool {
-    let numbered =
-        |text: &str| text.strip_prefix('v').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    is(segment, &routes.version) || numbered(segment) || behind_script(segment).any(numbered)
+    let numbered = |text: &str, whole: bool| {
+        let before = text.trim_end_matches(|c: char| c.is_ascii_digit());
+        before.len() < text.len() && if whole { before == "v" } else { before.ends_with('v') }
+    };
+    is(segment, &routes.version)
+        || numbered(segment, true)
+        || behind_script(segment).is_some_and(|behind| numbered(behind, false))
 }
 
 fn is_reserved(routes: &Routes, segments: &[&str]) -> bool {

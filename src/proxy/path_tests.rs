@@ -285,6 +285,37 @@ fn malformed_targets_are_refused() {
     assert_eq!(route(&routes(), &nested), Ok(Route::Reserved));
 }
 
+/// What somebody may send as fast as the connection takes it.
+#[test]
+fn no_target_takes_long() {
+    let long = |piece: &str| format!("/{}", piece.repeat(MAX_TARGET_BYTES / piece.len() - 1));
+    let mut slowest = (std::time::Duration::ZERO, String::new());
+    for piece in [
+        "a",
+        "/",
+        "index/",
+        ".ph",
+        "/.ph",
+        "/.pha",
+        "&q=",
+        ";",
+        "/../.ph",
+        "%252e/",
+        "\\&q=/",
+        "/index.ph..&",
+        "%25",
+        "?q=.ph/",
+    ] {
+        for target in [long(piece), format!("/x.ph{}", long(piece)), format!("/?q={}", long(piece))] {
+            let begun = std::time::Instant::now();
+            let _ = route(&routes(), &target[..target.len().min(MAX_TARGET_BYTES)]);
+            slowest = slowest.max((begun.elapsed(), piece.to_owned()));
+        }
+    }
+    println!("the slowest: {slowest:?}");
+    assert!(slowest.0 < std::time::Duration::from_millis(500), "{slowest:?}");
+}
+
 proptest! {
     #[test]
     fn transformations_stack(
