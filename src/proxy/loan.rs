@@ -63,10 +63,10 @@ impl Loan {
         self.head.is_empty() && !self.upgrades && self.body_ended()
     }
 
-    /// Whether there is a body to come, of a request that stays one.
+    /// Whether there is a body to come.
     #[must_use]
     pub const fn has_body(&self) -> bool {
-        !self.upgrades && !self.body_ended()
+        !self.body_ended()
     }
 
     const fn body_ended(&self) -> bool {

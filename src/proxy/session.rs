@@ -18,7 +18,7 @@ const CODE: usize = 16;
 /// The id that the caller is given for the server's.
 pub fn bind(secrets: &[Secret], server: &str, caller: &Principal, id: &[u8]) -> Vec<u8> {
     let mut bound = id.to_vec();
-    if let Some(secret) = secrets.first() {
+    if let Some(secret) = usable(secrets).next() {
         bound.push(b'.');
         let code = mac(secret, server, caller, id).finalize().into_bytes();
         bound.extend_from_slice(URL_SAFE_NO_PAD.encode(&code[..CODE]).as_bytes());
@@ -29,14 +29,19 @@ pub fn bind(secrets: &[Secret], server: &str, caller: &Principal, id: &[u8]) -> 
 /// The server's id of one that the caller presents; `None` when it was given to another caller, for another server, or
 /// by nobody.
 pub fn unbind<'a>(secrets: &[Secret], server: &str, caller: &Principal, bound: &'a [u8]) -> Option<&'a [u8]> {
-    if secrets.is_empty() {
+    if usable(secrets).next().is_none() {
         return Some(bound);
     }
     let dot = memchr::memrchr(b'.', bound)?;
     let (id, code) = (&bound[..dot], &bound[dot + 1..]);
     let code = URL_SAFE_NO_PAD.decode(code).ok().filter(|code| code.len() == CODE)?;
     let own = |secret| mac(secret, server, caller, id).verify_truncated_left(&code).is_ok();
-    secrets.iter().any(own).then_some(id)
+    usable(secrets).any(own).then_some(id)
+}
+
+/// What an empty secret makes, anybody can make.
+fn usable(secrets: &[Secret]) -> impl Iterator<Item = &Secret> {
+    secrets.iter().filter(|secret| !secret.is_empty())
 }
 
 fn mac(secret: &Secret, server: &str, caller: &Principal, id: &[u8]) -> Hmac<Sha256> {
@@ -81,8 +86,17 @@ mod tests {
     }
 
     #[test]
-    fn without_a_secret_ids_pass() {
-        assert_eq!(bind(&[], "content", &at(1), b"a.b"), b"a.b");
-        assert_eq!(unbind(&[], "content", &at(1), b"a.b"), Some(b"a.b".as_slice()));
+    fn without_a_secret_ids_pass_and_an_empty_one_is_none() {
+        let empty = Secret::new([]);
+        for secrets in [&[][..], std::slice::from_ref(&empty)] {
+            assert_eq!(bind(secrets, "content", &at(1), b"a.b"), b"a.b");
+            assert_eq!(unbind(secrets, "content", &at(1), b"a.b"), Some(b"a.b".as_slice()));
+        }
+        let forged = [b"abc.".as_slice(), URL_SAFE_NO_PAD.encode(&code(&empty)[..CODE]).as_bytes()].concat();
+        assert_eq!(unbind(&[empty, Secret::new([1; 32])], "content", &at(1), &forged), None);
+    }
+
+    fn code(secret: &Secret) -> Vec<u8> {
+        mac(secret, "content", &at(1), b"abc").finalize().into_bytes().to_vec()
     }
 }
